@@ -1,0 +1,6 @@
+//! Command line.
+
+/// Entry.
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}

@@ -1,0 +1,173 @@
+//! STAGE 1: the bytes of the dumped process. Knows ELF, knows nothing of Go.
+//!
+//! An [`Image`] answers reads by virtual address. [`memory::MappedCore`] borrows from the mapped core file (and from the
+//! executable for file-backed pages that the core lacks); [`copying::CopyingImage`] copies every byte that it hands out, as a
+//! live process would need it, and lets tests prove that nothing depends on borrowing.
+
+use crate::address::{Addr, AddrRange};
+
+/// Why bytes could not be read. Small and `Copy`: frequent on damaged input.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// No mapping of the process covers this address.
+    Unmapped(Addr),
+    /// The process had memory here, but neither the core nor the executable holds its bytes.
+    Missing(Addr),
+}
+
+impl std::fmt::Display for ReadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unmapped(a) => write!(f, "address {a} is not mapped in the process"),
+            Self::Missing(a) => write!(f, "the core does not hold the bytes at address {a}"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+/// One thread of the dumped process, as NT_PRSTATUS describes it.
+#[derive(Clone, Debug)]
+pub struct Thread {
+    /// Linux thread id (`pr_pid`).
+    pub tid: u32,
+    /// Instruction pointer.
+    pub pc: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// All general registers in DWARF register numbering of the machine (amd64: rax rdx rcx rbx rsi rdi rbp rsp r8..r15).
+    pub dwarf_regs: Vec<u64>,
+    /// The signal that stopped the thread, 0 if none.
+    pub signal: u16,
+}
+
+/// A file mapping of NT_FILE.
+#[derive(Clone, Debug)]
+pub struct FileMapping {
+    /// Where it is mapped.
+    pub range: AddrRange,
+    /// File offset of the first byte, in bytes.
+    pub offset: u64,
+    /// Path in the dumped process's own view.
+    pub path: String,
+}
+
+/// Bytes of the dumped process that the image lacks, for the totals.
+#[derive(Clone, Debug, Default)]
+pub struct Missing {
+    /// Ranges that the process had and the core file does not hold (cut off by truncation), sorted, not overlapping.
+    pub ranges: Vec<AddrRange>,
+}
+
+impl Missing {
+    /// Sum of all missing bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.ranges.iter().fold(0, |sum, r| sum.saturating_add(r.len))
+    }
+
+    /// Missing bytes inside `range`.
+    #[must_use]
+    pub fn bytes_in(&self, range: AddrRange) -> u64 {
+        let from = self.ranges.partition_point(|r| r.end() <= range.start);
+        let inside = self.ranges[from..].iter().take_while(|r| r.start < range.end());
+        inside.map(|r| r.end().min(range.end()).0 - r.start.max(range.start).0).sum()
+    }
+}
+
+/// Reusable buffers for [`Image::load`]: one per worker, never shared.
+#[derive(Default, Debug)]
+pub struct Scratch {
+    /// Where each requested range lies: offset into the base or, with [`IN_SPILL`] set, into `spill`.
+    pub(crate) places: Vec<Place>,
+    /// Copied bytes: ranges that are not contiguous in the base.
+    pub(crate) spill: Vec<u8>,
+}
+
+/// Position of one loaded range.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) offset: u64,
+    /// Bytes present; 0 if the range could not be read as a whole.
+    pub(crate) len: u32,
+}
+
+pub(crate) const IN_SPILL: u64 = 1 << 63;
+
+/// The bytes of one [`Image::load`], in the order of the requested ranges.
+#[derive(Copy, Clone, Debug)]
+pub struct UnitBytes<'s> {
+    pub(crate) base: &'s [u8],
+    pub(crate) spill: &'s [u8],
+    pub(crate) places: &'s [Place],
+}
+
+impl<'s> UnitBytes<'s> {
+    /// The bytes of range `i`; empty if the image lacks any byte of it (the caller counts that).
+    #[inline]
+    #[must_use]
+    pub fn get(&self, i: usize) -> &'s [u8] {
+        let place = self.places[i];
+        let (bytes, from) = if place.offset & IN_SPILL == 0 {
+            (self.base, place.offset)
+        } else {
+            (self.spill, place.offset & !IN_SPILL)
+        };
+        let from = from as usize;
+        &bytes[from..from + place.len as usize]
+    }
+}
+
+/// The memory of a dumped process. All methods may be called from any worker.
+pub trait Image: Sync {
+    /// Loads many ranges at once: a borrow for a mapped core, one batched read for a live process.
+    ///
+    /// * `ranges`: any addresses (hostile), each at most 1 GiB long; a range that cannot be read whole comes back empty.
+    /// * Cost: O(ranges) for mapped ranges that lie in one segment; the others are copied into `scratch`.
+    ///
+    /// Heap bytes are read only through this method; nothing may keep them beyond its unit of work.
+    fn load<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s>;
+
+    /// Fills `buf` from `addr`: for metadata, one structure at a time.
+    ///
+    /// # Errors
+    /// The first address that is unmapped or missing; `buf` is then unspecified.
+    fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError>;
+
+    /// What the core lacks of the process's memory.
+    fn missing(&self) -> &Missing;
+
+    /// Reads a little-endian u64.
+    ///
+    /// # Errors
+    /// As [`Image::read`]; likewise the other integer reads.
+    fn read_u64(&self, addr: Addr) -> Result<u64, ReadError> {
+        let mut b = [0; 8];
+        self.read(addr, &mut b)?;
+        Ok(u64::from_le_bytes(b))
+    }
+
+    /// Reads a little-endian u32.
+    #[allow(clippy::missing_errors_doc)]
+    fn read_u32(&self, addr: Addr) -> Result<u32, ReadError> {
+        let mut b = [0; 4];
+        self.read(addr, &mut b)?;
+        Ok(u32::from_le_bytes(b))
+    }
+
+    /// Reads a little-endian u16.
+    #[allow(clippy::missing_errors_doc)]
+    fn read_u16(&self, addr: Addr) -> Result<u16, ReadError> {
+        let mut b = [0; 2];
+        self.read(addr, &mut b)?;
+        Ok(u16::from_le_bytes(b))
+    }
+
+    /// Reads one byte.
+    #[allow(clippy::missing_errors_doc)]
+    fn read_u8(&self, addr: Addr) -> Result<u8, ReadError> {
+        let mut b = [0; 1];
+        self.read(addr, &mut b)?;
+        Ok(b[0])
+    }
+}

@@ -1,0 +1,7 @@
+//! STAGE 2: what the bytes mean to the Go runtime. Read-only once built, except that [`types::TypeTable`] grows by types that only
+//! runtime descriptors know, at points where the order is canonical.
+//!
+//! `dwarf`, `layout` <- `types`, `modules` <- `heap` <- `stacks`.
+
+pub mod dwarf;
+pub mod types;
