@@ -163,7 +163,7 @@ impl<'img> Executable<'img> {
     pub fn read_section(&self, name: &str) -> Result<Option<Cow<'img, [u8]>>> {
         let failed = |e: Error| Error::new(format!("executable {}: section {name}", self.path.display())).cause(e);
         if let Some(section) = self.section(name) {
-            if section.header.sh_flags & u64::from(elf::SHF_COMPRESSED.0) == 0 {
+            if section.header.sh_flags & elf::SHF_COMPRESSED.0 == 0 {
                 return Ok(Some(Cow::Borrowed(section.data)));
             }
             return uncompress_chdr(section.data).map(|d| Some(Cow::Owned(d))).map_err(failed);

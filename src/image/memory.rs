@@ -4,15 +4,8 @@
 //! copied.
 
 use super::extents::{Extent, Extents, Source};
-use super::{IN_SPILL, Image, Missing, Place, ReadError, Scratch, UnitBytes};
+use super::{IN_SPILL, Image, MAX_RANGE, MAX_SPILL, Missing, Place, ReadError, Scratch, UnitBytes};
 use crate::address::{Addr, AddrRange};
-
-/// The longest range that [`Image::load`] serves.
-const MAX_RANGE: u64 = 1 << 30;
-
-/// The most bytes that one call of [`Image::load`] copies. Ordinary units copy almost nothing; this stops damaged lengths that
-/// point at huge never-written mappings.
-const MAX_SPILL: usize = 4 << 30;
 
 /// The memory of a dumped process, borrowing its core and executable file.
 #[derive(Debug)]
