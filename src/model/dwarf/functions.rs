@@ -198,7 +198,9 @@ impl DebugInfo<'_> {
             }
         }
         // Stable: scopes at one depth keep the order of their DIEs.
-        found.sort_by_key(|(is_local, decl_line, variable)| (variable.depth, *is_local, if *is_local { *decl_line } else { 0 }));
+        found.sort_by_key(|(is_local, decl_line, variable)| {
+            (variable.depth, *is_local, if *is_local { *decl_line } else { 0 })
+        });
         Some(found.into_iter().map(|(_, _, variable)| variable).collect())
     }
 

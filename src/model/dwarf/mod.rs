@@ -14,6 +14,7 @@ mod scan;
 mod sections;
 
 use crate::error::Result;
+use crate::image::executable::Executable;
 use crate::incident::Incidents;
 use crate::model::types::{TypeId, TypeTable};
 use build::TypeOffsets;
@@ -110,15 +111,15 @@ pub struct DebugInfo<'img> {
 }
 
 impl<'img> DebugInfo<'img> {
-    /// Reads the debug information of the ELF file `file`.
+    /// Reads the debug information of `exe`.
     ///
     /// Cost: sections are decompressed and units scanned in parallel; one pass over `.debug_info`.
     ///
     /// # Errors
-    /// The file is not ELF, has no `.debug_info`, or its sections do not decompress. Damaged units are counted instead.
-    pub fn parse(file: &'img [u8]) -> Result<Self> {
+    /// There is no `.debug_info`, or it does not decompress. Damaged units and other sections are counted instead.
+    pub fn load(exe: &Executable<'img>) -> Result<Self> {
         let mut incidents = Incidents::default();
-        let sections = Sections::read(file, &mut incidents)?;
+        let sections = Sections::read(exe, &mut incidents)?;
         let units = die::read_units(&sections, &mut incidents);
         let scans = scan_units(&sections, &units);
         incidents.add("dwarf.damaged_unit", scans.iter().filter(|scan| scan.damaged).count() as u64);
