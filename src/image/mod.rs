@@ -4,6 +4,22 @@
 //! executable for file-backed pages that the core lacks); [`copying::CopyingImage`] copies every byte that it hands out, as a
 //! live process would need it, and lets tests prove that nothing depends on borrowing.
 
+pub mod copying;
+mod decompress;
+mod elf;
+pub mod executable;
+mod extents;
+mod identity;
+mod inputs;
+mod map;
+pub mod memory;
+mod notes;
+mod process;
+
+pub use inputs::{Input, Inputs};
+pub use map::FileMap;
+pub use process::Process;
+
 use crate::address::{Addr, AddrRange};
 
 /// Why bytes could not be read. Small and `Copy`: frequent on damaged input.
