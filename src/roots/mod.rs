@@ -9,6 +9,7 @@
 //! goroutines in parallel, [`specials`] adds what hangs off spans and queues, [`labels`] holds names and call chains.
 
 mod globals;
+mod goroutine;
 mod labels;
 mod plan;
 mod specials;

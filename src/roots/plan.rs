@@ -7,7 +7,7 @@
 
 use super::is_runtime_symbol;
 use crate::model::dwarf::{LocalVariable, Location};
-use crate::model::stacks::{Bits, FrameCode, FrameMode};
+use crate::model::stacks::{Bits, FrameCode, FrameMode, StackObject};
 use crate::model::types::{Kind, TypeId, TypeTable};
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ use std::sync::Arc;
 const MAX_REGISTER_WORDS: u64 = 64;
 /// Nesting of structs and arrays that is searched for slices without a known capacity.
 const MAX_NESTING: u32 = 8;
+/// Types visited in that search: hostile types may overlap their fields.
+const MAX_VISITS: u32 = 4096;
 /// Elements of an array that are searched likewise: the compiler decomposes arrays of one element only.
 const MAX_ELEMENTS: u64 = 4;
 
@@ -62,11 +64,17 @@ pub(super) struct Variable {
     pub(super) pointee: Option<TypeId>,
 }
 
-/// A stack object's name.
+/// A stack object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ObjectName {
-    pub(super) name: Name,
-    pub(super) ty: TypeId,
+pub(super) struct Object {
+    /// CFA offset.
+    pub(super) offset: i64,
+    /// Size in bytes.
+    pub(super) size: u64,
+    /// Pointer words.
+    pub(super) mask: Bits,
+    /// The variable that lies there.
+    pub(super) name: Option<(Name, TypeId)>,
 }
 
 /// What to do with a frame.
@@ -75,8 +83,8 @@ pub(super) struct Plan {
     pub(super) variables: Vec<Variable>,
     /// Runs `(CFA offset, words)` of live words that no variable names, ascending.
     pub(super) unnamed: Vec<(i64, u32)>,
-    /// For each of the code's stack objects the variable that lies there. Empty: the frame's objects are not scanned.
-    pub(super) objects: Vec<Option<ObjectName>>,
+    /// Stack objects; a conservatively scanned frame has none.
+    pub(super) objects: Vec<Object>,
     /// Every word counts, whatever the maps say.
     pub(super) conservative: bool,
 }
@@ -96,8 +104,11 @@ pub(super) fn build(
     plan.variables = order.iter().filter_map(|v| window.claim(v, types)).collect();
     plan.unnamed = window.unnamed();
     if let Some(maps) = maps.filter(|_| !window.conservative) {
-        let name = |offset| order.iter().find_map(|v| object_name(v, offset));
-        plan.objects = maps.maps.objects.iter().map(|object| name(object.offset)).collect();
+        let objects = maps.maps.objects.iter().map(|StackObject { offset, size, mask }| {
+            let name = order.iter().find_map(|v| object_name(v, *offset));
+            Object { offset: *offset, size: *size, mask: mask.clone(), name }
+        });
+        plan.objects = objects.collect();
     }
     plan
 }
@@ -110,10 +121,10 @@ fn name_of(variable: &LocalVariable) -> Name {
 }
 
 /// The variable's name if its whole value begins at this CFA offset.
-fn object_name(variable: &LocalVariable, offset: i64) -> Option<ObjectName> {
+fn object_name(variable: &LocalVariable, offset: i64) -> Option<(Name, TypeId)> {
     let [piece] = &*variable.pieces else { return None };
     let there = piece.at == Location::Cfa(offset) && piece.offset == 0;
-    there.then(|| ObjectName { name: name_of(variable), ty: variable.ty })
+    there.then(|| (name_of(variable), variable.ty))
 }
 
 /// The words of a frame from SP to the end of its arguments, and which of them are live and not named yet.
@@ -255,7 +266,7 @@ impl Value {
                 self.known.get(2)
             }
             _ => {
-                self.complete_nested(ty, 0, types, 0);
+                self.complete_nested(ty, 0, types, 0, &mut { MAX_VISITS });
                 true
             }
         }
@@ -278,22 +289,23 @@ impl Value {
 
     /// Slices inside of decomposed structs and arrays. Other incomplete parts read as 0 and so as an empty string or an interface
     /// without type, whose pointer word the walk takes as untyped.
-    fn complete_nested(&mut self, ty: TypeId, offset: u64, types: &TypeTable, nesting: u32) {
+    fn complete_nested(&mut self, ty: TypeId, offset: u64, types: &TypeTable, nesting: u32, visits: &mut u32) {
         let end = self.known.len() as u64 * 8;
-        if nesting > MAX_NESTING || offset % 8 != 0 || offset >= end {
+        if nesting > MAX_NESTING || *visits == 0 || offset % 8 != 0 || offset >= end {
             return;
         }
+        *visits -= 1;
         match &types.get(ty).kind {
             Kind::Slice(_) if offset + 24 <= end => self.complete_slice((offset / 8) as u32),
             Kind::Struct(fields) => {
-                for field in fields.iter().take(self.known.len()) {
-                    self.complete_nested(field.ty, offset.saturating_add(field.offset), types, nesting + 1);
+                for field in fields {
+                    self.complete_nested(field.ty, offset.saturating_add(field.offset), types, nesting + 1, visits);
                 }
             }
             Kind::Array(elem, n) => {
                 let size = types.get(*elem).size;
                 for i in 0..(*n).min(MAX_ELEMENTS) {
-                    self.complete_nested(*elem, offset.saturating_add(size.saturating_mul(i)), types, nesting + 1);
+                    self.complete_nested(*elem, offset.saturating_add(size.saturating_mul(i)), types, nesting + 1, visits);
                 }
             }
             _ => {}
