@@ -3,5 +3,10 @@
 //!
 //! `dwarf`, `layout` <- `types`, `modules` <- `heap` <- `stacks`.
 
+pub mod chain;
 pub mod dwarf;
+pub mod heap;
+pub mod layout;
+pub mod modules;
+pub mod queues;
 pub mod types;
