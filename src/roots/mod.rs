@@ -21,6 +21,7 @@ pub use labels::{Label, Labels};
 
 use crate::address::Addr;
 use crate::error::Result;
+use crate::image::executable::Executable;
 use crate::image::{Image, Thread};
 use crate::incident::Incidents;
 use crate::model::dwarf::DebugInfo;
@@ -144,14 +145,16 @@ impl Roots {
 
 /// What roots are collected from.
 #[derive(Copy, Clone)]
-pub struct Sources<'a> {
+pub struct Sources<'a, 'img> {
     /// The process's memory.
     pub image: &'a dyn Image,
     /// Its threads.
     pub threads: &'a [Thread],
-    /// The executable's debug information.
-    pub debug: &'a DebugInfo<'a>,
-    /// Its modules.
+    /// The executable.
+    pub executable: &'a Executable<'img>,
+    /// Its debug information.
+    pub debug: &'a DebugInfo<'img>,
+    /// The process's modules.
     pub modules: &'a Modules,
     /// The heap.
     pub heap: &'a Heap,
@@ -167,7 +170,7 @@ pub struct Sources<'a> {
 ///
 /// # Errors
 /// The debug information lacks a structure or field of the runtime that describes goroutines.
-pub fn collect(sources: &Sources<'_>) -> Result<Roots> {
+pub fn collect(sources: &Sources<'_, '_>) -> Result<Roots> {
     let mut store = store::Store::default();
     let segments = globals::collect(sources, &mut store);
     specials::collect(sources, &mut store);
@@ -214,7 +217,8 @@ mod tests {
         for name in ["runtime.allgs", "runtime.(*mheap).alloc", "runtime/pprof.x", "internal/runtime/maps.(*Map).Get"] {
             assert!(is_runtime_symbol(name), "{name}");
         }
-        for name in ["main.runtime", "example.com/runtime.x", "main.F[runtime.g]", "runtimes.x", "internal/runtimex.y"] {
+        for name in ["main.runtime", "example.com/runtime.x", "main.F[runtime.g]", "runtimes.x", "internal/runtimex.y"]
+        {
             assert!(!is_runtime_symbol(name), "{name}");
         }
     }

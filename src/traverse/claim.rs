@@ -10,17 +10,17 @@ use super::targets::{Retype, Target};
 use super::visited::Visited;
 use super::world::World;
 use crate::address::{Addr, AddrRange};
-use crate::image::{Image, Scratch};
+use crate::image::Scratch;
 use crate::incident::Incidents;
 use crate::model::heap::{MaskSource, SpanId};
 use rustc_hash::FxHashMap;
 
 /// Slot sizes by size class, class 0 (large) excepted. The same in every release (`internal/runtime/gc/sizeclasses.go`).
 const CLASS_SIZES: [u16; 68] = [
-    0, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 352, 384, 416, 448, 480, 512,
-    576, 640, 704, 768, 896, 1024, 1152, 1280, 1408, 1536, 1792, 2048, 2304, 2688, 3072, 3200, 3456, 4096, 4864, 5120, 5376,
-    6144, 6528, 6784, 6912, 8192, 9472, 9728, 10240, 10880, 12288, 13568, 14336, 16384, 18432, 19072, 20480, 21760, 24576,
-    27264, 28672,
+    0, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 352, 384, 416, 448,
+    480, 512, 576, 640, 704, 768, 896, 1024, 1152, 1280, 1408, 1536, 1792, 2048, 2304, 2688, 3072, 3200, 3456, 4096,
+    4864, 5120, 5376, 6144, 6528, 6784, 6912, 8192, 9472, 9728, 10240, 10880, 12288, 13568, 14336, 16384, 18432, 19072,
+    20480, 21760, 24576, 27264, 28672,
 ];
 
 /// Mask words of a partial object that no claimant explained yet.
@@ -342,15 +342,7 @@ impl Claim<'_> {
     }
 
     /// An object over 512 bytes: its allocation type replaces the edge's.
-    fn large(
-        &self,
-        id: SpanId,
-        offset: u64,
-        elem_size: u64,
-        item: Item,
-        dialog: &mut Dialog,
-        claimed: &mut Claimed,
-    ) {
+    fn large(&self, id: SpanId, offset: u64, elem_size: u64, item: Item, dialog: &mut Dialog, claimed: &mut Claimed) {
         let heap = self.world.heap;
         let granule = item.granule - (offset / 8) as u32;
         let start = self.base + u64::from(granule) * 8;
@@ -441,7 +433,8 @@ fn object_bits(world: &World<'_>, id: SpanId, slot: u32, scratch: &mut Scratch) 
     let short = AddrRange { len: 8, ..range };
     let unit = world.image.load(&[range, short], scratch);
     let bytes = if unit.get(0).is_empty() { unit.get(1) } else { unit.get(0) };
-    let word = |i: usize| bytes.get(i * 8..i * 8 + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().expect("eight bytes")));
+    let word =
+        |i: usize| bytes.get(i * 8..i * 8 + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().expect("eight bytes")));
     let shift = first % 64;
     let bits = if shift == 0 { word(0) } else { word(0) >> shift | word(1) << (64 - shift) };
     if words >= 64 { bits } else { bits & ((1 << words) - 1) }

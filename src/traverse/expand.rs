@@ -10,7 +10,7 @@ use super::frontier::{Frontier, Item, POOL, Part, Slice, TAIL};
 use super::scan::{Edge, INDEXED, Op, Program, ProgramKey, for_each_rep};
 use super::world::World;
 use crate::address::{Addr, AddrRange};
-use crate::image::{Image, Scratch, UnitBytes};
+use crate::image::{Scratch, UnitBytes};
 use crate::incident::Incidents;
 use crate::model::heap::MaskSource;
 
@@ -244,7 +244,8 @@ pub fn expand_unit(wave: &Wave<'_>, unit: u32, slices: &[Slice], buffers: &mut B
         let part = &wave.frontier.parts[slice.part as usize];
         let group = &wave.frontier.groups[part.group as usize];
         let program = &wave.programs[group.program.0 as usize];
-        let emit = Emit { wave, unit, base: wave.bases[(part.group - wave.first_group) as usize], program, group: part.group };
+        let emit =
+            Emit { wave, unit, base: wave.bases[(part.group - wave.first_group) as usize], program, group: part.group };
         if part.shard == POOL {
             emit.pool(part, slice, buffers, out);
         } else if group.checked {

@@ -96,9 +96,9 @@ struct Worker {
     output: Output,
 }
 
-struct Walker<'w, 'a> {
+struct Walker<'w, 'a, 'img> {
     world: &'w World<'a>,
-    resolver: Resolver<'a>,
+    resolver: Resolver<'a, 'img>,
     paths: Paths,
     shards: Vec<Mutex<ShardState>>,
     workers: Vec<Mutex<Worker>>,
@@ -125,7 +125,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Runs on the current rayon pool; the answer does not depend on it.
 pub fn walk(
     world: &World<'_>,
-    resolver: Resolver<'_>,
+    resolver: Resolver<'_, '_>,
     roots: &Roots,
     options: Options,
     progress: &(dyn Fn(u64) + Sync),
@@ -162,36 +162,37 @@ pub fn walk(
         walker.pool.push(word, pointer);
     }
     for stratum in [Stratum::Package, Stratum::Runtime, Stratum::Unnamed, Stratum::Specials] {
-        walker.stratum(roots, stratum, false);
+        walker.stratum(roots, stratum);
     }
     walker.segments();
     // Last: what is reached now is held by conservative words alone.
     let before: Vec<_> = walker.shards.iter().map(|s| lock(s).visited.reached()).collect();
     let (objects, bytes) = (walker.stats.objects, walker.stats.bytes);
-    for stratum in [Stratum::Package, Stratum::Runtime, Stratum::Unnamed, Stratum::Specials] {
-        walker.stratum(roots, stratum, true);
-    }
+    walker.stratum(roots, Stratum::Conservative);
     walker.stats.conservative_objects = walker.stats.objects - objects;
     walker.stats.conservative_bytes = walker.stats.bytes - bytes;
     walker.finish(before)
 }
 
-impl Walker<'_, '_> {
+impl Walker<'_, '_, '_> {
     /// Walks one stratum to its end.
-    fn stratum(&mut self, roots: &Roots, stratum: Stratum, conservative: bool) {
+    fn stratum(&mut self, roots: &Roots, stratum: Stratum) {
         let mut first = Frontier::default();
-        for root in roots.roots.iter().filter(|r| r.stratum == stratum && r.conservative == conservative) {
-            let label = &roots.labels[root.label as usize];
+        for root in roots.roots.iter().filter(|r| r.stratum == stratum) {
+            let frames = roots.labels.frames(root.label);
             let Ok(granule) = u32::try_from(root.first_word) else {
                 self.incidents.count("roots.beyond_pool");
                 continue;
             };
             let mut path = None;
-            for (i, frame) in label.frames.iter().enumerate() {
-                let leaf = i + 1 == label.frames.len();
+            for (i, frame) in frames.iter().enumerate() {
+                let leaf = i + 1 == frames.len();
                 let ty = root.ty.filter(|_| leaf).unwrap_or(NO_TYPE);
                 let step = Step { label: self.resolver.programs.labels.intern(frame), ty };
-                path = Some(path.map_or_else(|| self.paths.root(step), |p| self.paths.child(p, step)));
+                path = Some(match path {
+                    Some(parent) => self.paths.child(parent, step),
+                    None => self.paths.root(step),
+                });
             }
             let Some(path) = path else { continue };
             let typed = root.ty.filter(|&ty| self.resolver.types.get(ty).size.div_ceil(8) <= u64::from(root.nwords));
@@ -489,7 +490,7 @@ impl Walker<'_, '_> {
                 Own::Header(number) => self.resolver.header(self.world, number, target.program),
                 Own::Closure(pc, checked) => match self.world.modules.find_func(self.world.image, pc) {
                     Some(func) => {
-                        let (program, step) = self.resolver.closure(&func);
+                        let (program, step) = self.resolver.closure(self.world, &func);
                         path = self.paths.child(path, step);
                         (program, checked)
                     }
@@ -567,20 +568,13 @@ impl Walker<'_, '_> {
         let reached: Vec<_> = self.shards.par_iter().map(|s| lock(s).visited.reached()).collect();
         let conservative = reached.iter().zip(&before).map(|(all, before)| all - before).collect();
         let labels = self.resolver.programs.labels.into_texts();
-        let mut types: Vec<_> = self.types.into_iter().map(|(label, (o, b))| (label, o, b)).filter(|t| t.1 > 0).collect();
+        let mut types: Vec<_> =
+            self.types.into_iter().map(|(label, (o, b))| (label, o, b)).filter(|t| t.1 > 0).collect();
         types.sort_by(|a, b| {
             let text = |t: &(LabelId, u64, u64)| &labels[t.0.0 as usize];
             (b.2, b.1).cmp(&(a.2, a.1)).then_with(|| text(a).cmp(text(b)))
         });
-        Walked {
-            paths: self.paths,
-            labels,
-            types,
-            reached,
-            conservative,
-            stats: self.stats,
-            incidents: self.incidents,
-        }
+        Walked { paths: self.paths, labels, types, reached, conservative, stats: self.stats, incidents: self.incidents }
     }
 }
 
@@ -594,7 +588,7 @@ struct Edges<'f> {
 
 impl Edges<'_> {
     /// Group, element bucket and operation of a key.
-    fn decode(&self, key: u64, resolver: &Resolver<'_>) -> (u32, u32, usize) {
+    fn decode(&self, key: u64, resolver: &Resolver<'_, '_>) -> (u32, u32, usize) {
         let ordinal = (key >> 32) as u32;
         let i = self.bases.partition_point(|&b| b <= ordinal) - 1;
         let group = self.first_group + i as u32;

@@ -131,8 +131,7 @@ impl Paths {
         if let Some(id) = self.children.get(&(parent, step)) {
             return *id;
         }
-        let masked =
-            step == self.sub_objects || (parent != NO_PARENT && self.nodes[parent as usize].masked);
+        let masked = step == self.sub_objects || (parent != NO_PARENT && self.nodes[parent as usize].masked);
         let id = PathId(u32::try_from(self.nodes.len()).expect("path nodes are bounded by the budget"));
         self.nodes.push(Node { parent, label: step.label, ty: step.ty, depth, masked, objects: 0, bytes: 0 });
         self.children.insert((parent, step), id);

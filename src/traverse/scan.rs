@@ -297,7 +297,8 @@ impl Programs {
             ProgramKey::Value(ty) | ProgramKey::Elems(ty) | ProgramKey::TrieNode(ty) => {
                 flat.value(ty, 0, 0);
                 let t = types.get(ty);
-                let name = if matches!(key, ProgramKey::Elems(_)) { format!("[]{}", t.name) } else { t.name.to_string() };
+                let name =
+                    if matches!(key, ProgramKey::Elems(_)) { format!("[]{}", t.name) } else { t.name.to_string() };
                 (t.size, name)
             }
             ProgramKey::Closure(_) => {
@@ -579,7 +580,8 @@ impl Flatten<'_> {
     /// A key or element of type `ty`, stored as `cell`: itself, or a pointer to it if it is larger than 128 bytes.
     fn map_cell(&mut self, label: &str, ty: TypeId, cell: TypeId, offset: u64) {
         self.step(label, ty);
-        if self.types.get(cell).size != self.types.get(ty).size && matches!(self.types.get(cell).kind, Kind::Pointer(_)) {
+        if self.types.get(cell).size != self.types.get(ty).size && matches!(self.types.get(cell).kind, Kind::Pointer(_))
+        {
             self.push(offset, Edge::Pointer, ProgramKey::Value(ty), false);
         } else {
             self.value(cell, offset, 0);
@@ -612,10 +614,12 @@ fn pointer_target(types: &TypeTable, elem: TypeId) -> ProgramKey {
     let t = types.get(elem);
     match (&*t.name, &t.kind) {
         // Only the front of the object is declared; the rest is the runtime's.
-        ("time.Timer" | "time.Ticker", _) => match types.find("time.runtimeTimer").or(types.find("runtime.timeTimer")) {
-            Some(full) if types.get(full).size > t.size => ProgramKey::Value(full),
-            _ => ProgramKey::Value(elem),
-        },
+        ("time.Timer" | "time.Ticker", _) => {
+            match types.find("time.runtimeTimer").or(types.find("runtime.timeTimer")) {
+                Some(full) if types.get(full).size > t.size => ProgramKey::Value(full),
+                _ => ProgramKey::Value(elem),
+            }
+        }
         (_, Kind::Opaque) => ProgramKey::Untyped,
         (name, Kind::Struct(_)) if is_trie_node(name) => ProgramKey::TrieNode(elem),
         _ => ProgramKey::Value(elem),

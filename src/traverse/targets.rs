@@ -2,7 +2,6 @@
 
 use super::scan::{Closure, NO_TYPE, ProgramId, ProgramKey, Programs, Step, trie_types};
 use super::world::World;
-use crate::address::Addr;
 use crate::incident::Incidents;
 use crate::model::dwarf::DebugInfo;
 use crate::model::modules::Func;
@@ -40,12 +39,12 @@ pub struct Target {
 }
 
 /// Types and programs while they grow. Used only between the parallel phases.
-pub struct Resolver<'a> {
+pub struct Resolver<'a, 'img> {
     /// All programs.
     pub programs: Programs,
     /// All types.
     pub types: TypeTable,
-    debug: &'a DebugInfo<'a>,
+    debug: &'a DebugInfo<'img>,
     load_bias: u64,
     dynamic: FxHashMap<u32, Option<TypeId>>,
     closures: FxHashMap<u32, (ProgramId, Step)>,
@@ -54,9 +53,9 @@ pub struct Resolver<'a> {
     pub incidents: Incidents,
 }
 
-impl<'a> Resolver<'a> {
+impl<'a, 'img> Resolver<'a, 'img> {
     /// A resolver over the debug information; `types` is its type table, to be extended.
-    pub fn new(debug: &'a DebugInfo<'a>, types: TypeTable, load_bias: u64, typed: bool) -> Self {
+    pub fn new(debug: &'a DebugInfo<'img>, types: TypeTable, load_bias: u64, typed: bool) -> Self {
         Self {
             programs: Programs::new(typed),
             types,
@@ -211,7 +210,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The program of a closure by the function that its code pointer is the entry of, and the frame that names it.
-    pub fn closure(&mut self, func: &Func) -> (ProgramId, Step) {
+    pub fn closure(&mut self, world: &World<'_>, func: &Func) -> (ProgramId, Step) {
         if let Some(known) = self.closures.get(&func.index) {
             return *known;
         }
@@ -220,7 +219,7 @@ impl<'a> Resolver<'a> {
         let name = match (&layout, self.debug.function_name(link_pc)) {
             (Some(layout), _) => layout.function.to_string(),
             (None, Some(name)) => name.to_string(),
-            (None, None) => func.name.to_string(),
+            (None, None) => world.modules.func_name(world.image, func).unwrap_or_else(|| "(unnamed function)".into()),
         };
         let label = self.programs.labels.intern(&name);
         let captures = layout.map(|l| l.captures).unwrap_or_default();
@@ -243,11 +242,5 @@ impl<'a> Resolver<'a> {
             Some(ty) => self.compile(ProgramKey::Value(ty)),
             None => self.compile(ProgramKey::Untyped),
         }
-    }
-
-    /// The function whose code starts at `pc`, for closures.
-    #[must_use]
-    pub fn rtype_number(&self, world: &World<'_>, rtype: Addr) -> u32 {
-        world.type_number(rtype.0)
     }
 }

@@ -53,7 +53,17 @@ impl<'a> World<'a> {
         let high = ranges().map(|r| r.end().0).max().unwrap_or(0);
         let lowest = modules.list.iter().map(|m| m.text.start.0.min(m.types.start.0)).min().unwrap_or(u64::MAX);
         let statics = (lowest, high.max(modules.list.iter().map(|m| m.types.end().0).max().unwrap_or(0)));
-        Self { image, heap, masks, modules, descriptors, types, itabs: DashMap::default(), segments: (low, high), statics }
+        Self {
+            image,
+            heap,
+            masks,
+            modules,
+            descriptors,
+            types,
+            itabs: DashMap::default(),
+            segments: (low, high),
+            statics,
+        }
     }
 
     /// Number of the type whose descriptor lies at `rtype`; 0 if it is no module's (made by reflection, or no type at all).
