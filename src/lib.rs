@@ -6,4 +6,5 @@ pub mod error;
 pub mod image;
 pub mod incident;
 pub mod model;
+pub mod roots;
 pub mod timing;

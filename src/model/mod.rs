@@ -9,4 +9,5 @@ pub mod heap;
 pub mod layout;
 pub mod modules;
 pub mod queues;
+pub mod stacks;
 pub mod types;

@@ -108,8 +108,7 @@ fn add_segment(segment: &mut Segment, variables: &[Variable<'_>], reader: &mut R
     for variable in variables[from..].iter().take_while(|v| v.addr < end) {
         let first = (variable.addr - start).div_ceil(WORD);
         let last = (variable.addr.saturating_add(variable.size).min(end) - start).div_ceil(WORD);
-        let pointers: Vec<u64> =
-            segment.pointers(first, last).filter(|i| !bit(&segment.claimed, *i)).collect();
+        let pointers: Vec<u64> = segment.pointers(first, last).filter(|i| !bit(&segment.claimed, *i)).collect();
         if pointers.is_empty() || !variable.addr.is_multiple_of(WORD) {
             continue;
         }
@@ -159,13 +158,9 @@ struct Reader<'s, 'a> {
 
 impl Reader<'_, '_> {
     /// Adds words `words` of `segment` as one root; `pointers` are those of them that are pointers.
-    fn add(
-        &mut self, segment: &Segment, words: std::ops::Range<u64>, pointers: &[u64], head: Head, store: &mut Store,
-    ) {
-        let range = AddrRange {
-            start: segment.range.start.add(words.start * WORD),
-            len: (words.end - words.start) * WORD,
-        };
+    fn add(&mut self, segment: &Segment, words: std::ops::Range<u64>, pointers: &[u64], head: Head, store: &mut Store) {
+        let range =
+            AddrRange { start: segment.range.start.add(words.start * WORD), len: (words.end - words.start) * WORD };
         let loaded = self.sources.image.load(&[range], self.scratch);
         let bytes = loaded.get(0);
         if bytes.is_empty() {

@@ -41,9 +41,8 @@ impl Labels {
     /// The frames of label `id`, outermost first.
     #[must_use]
     pub fn frames(&self, id: u32) -> Vec<&str> {
-        let mut frames: Vec<&str> = std::iter::successors(Some(id), |id| self.get(*id).parent)
-            .map(|id| &*self.get(id).name)
-            .collect();
+        let mut frames: Vec<&str> =
+            std::iter::successors(Some(id), |id| self.get(*id).parent).map(|id| &*self.get(id).name).collect();
         frames.reverse();
         frames
     }

@@ -21,6 +21,7 @@ pub use labels::{Label, Labels};
 
 use crate::address::Addr;
 use crate::error::Result;
+use crate::image::executable::Executable;
 use crate::image::{Image, Thread};
 use crate::incident::Incidents;
 use crate::model::dwarf::DebugInfo;
@@ -149,9 +150,11 @@ pub struct Sources<'a> {
     pub image: &'a dyn Image,
     /// Its threads.
     pub threads: &'a [Thread],
-    /// The executable's debug information.
+    /// The executable.
+    pub executable: &'a Executable<'a>,
+    /// Its debug information.
     pub debug: &'a DebugInfo<'a>,
-    /// Its modules.
+    /// The process's modules.
     pub modules: &'a Modules,
     /// The heap.
     pub heap: &'a Heap,
@@ -214,7 +217,8 @@ mod tests {
         for name in ["runtime.allgs", "runtime.(*mheap).alloc", "runtime/pprof.x", "internal/runtime/maps.(*Map).Get"] {
             assert!(is_runtime_symbol(name), "{name}");
         }
-        for name in ["main.runtime", "example.com/runtime.x", "main.F[runtime.g]", "runtimes.x", "internal/runtimex.y"] {
+        for name in ["main.runtime", "example.com/runtime.x", "main.F[runtime.g]", "runtimes.x", "internal/runtimex.y"]
+        {
             assert!(!is_runtime_symbol(name), "{name}");
         }
     }

@@ -95,7 +95,11 @@ pub(super) struct Plan {
 /// * `maps`: the code whose maps apply: `code` itself, or the one at its deferreturn call; `None`: nothing is live.
 /// * `variables`: those in scope, in declaration order.
 pub(super) fn build(
-    code: &FrameCode, maps: Option<&FrameCode>, mode: FrameMode, variables: &[LocalVariable], types: &TypeTable,
+    code: &FrameCode,
+    maps: Option<&FrameCode>,
+    mode: FrameMode,
+    variables: &[LocalVariable],
+    types: &TypeTable,
 ) -> Plan {
     let mut window = Window::new(code, maps, mode);
     let mut order: Vec<&LocalVariable> = variables.iter().collect();
@@ -305,7 +309,13 @@ impl Value {
             Kind::Array(elem, n) => {
                 let size = types.get(*elem).size;
                 for i in 0..(*n).min(MAX_ELEMENTS) {
-                    self.complete_nested(*elem, offset.saturating_add(size.saturating_mul(i)), types, nesting + 1, visits);
+                    self.complete_nested(
+                        *elem,
+                        offset.saturating_add(size.saturating_mul(i)),
+                        types,
+                        nesting + 1,
+                        visits,
+                    );
                 }
             }
             _ => {}

@@ -35,7 +35,8 @@ type Plans = DashMap<(u64, FrameMode), Arc<Plan>, FxBuildHasher>;
 /// # Errors
 /// The debug information does not describe goroutines.
 pub(super) fn collect(sources: &Sources<'_>, store: &mut Store) -> Result<(u64, u64)> {
-    let scans_xregs = sources.modules.list.iter().any(|m| m.is_main) && scans_xregs(sources);
+    // Go 1.27 scans `g.xRegs.state`; 1.26 has the field, but its collector does not look there.
+    let scans_xregs = sources.executable.symbol("runtime.xRegScan").is_some();
     let layout = StackLayout::find(&sources.debug.types, scans_xregs)?;
     let allgs = read_allgs(sources, store);
     let codes = CodeCache::new(sources.image, sources.modules);
@@ -51,11 +52,6 @@ pub(super) fn collect(sources: &Sources<'_>, store: &mut Store) -> Result<(u64, 
         store.append(batch.store, &labels);
     }
     Ok(totals)
-}
-
-/// Go 1.27 scans `g.xRegs.state`, 1.26 does not although it has the field: its collector lacks `runtime.xRegScan`.
-fn scans_xregs(sources: &Sources<'_>) -> bool {
-    sources.debug.has_function("runtime.xRegScan")
 }
 
 /// The elements of `runtime.allgs`.
@@ -129,7 +125,8 @@ impl<'s> Shared<'s, '_> {
                     batch.store.incidents.count("stack.unreadable");
                 }
                 let memory = StackMemory::new(ranges[i].start.0, bytes);
-                GoroutineScan { shared: self, batch: &mut batch, work: &mut work, g: &goroutines[i], memory }.run(&entries[i]);
+                GoroutineScan { shared: self, batch: &mut batch, work: &mut work, g: &goroutines[i], memory }
+                    .run(&entries[i]);
             }
             from = to;
         }

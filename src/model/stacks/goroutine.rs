@@ -114,7 +114,11 @@ pub enum Entry {
 
 /// Reads the goroutines at `addrs` (elements of `allgs`); dead ones are left out.
 pub fn read_goroutines(
-    image: &dyn Image, layout: &StackLayout, addrs: &[u64], scratch: &mut Scratch, incidents: &mut Incidents,
+    image: &dyn Image,
+    layout: &StackLayout,
+    addrs: &[u64],
+    scratch: &mut Scratch,
+    incidents: &mut Incidents,
 ) -> Vec<Goroutine> {
     if !layout.g_fits() {
         incidents.add("stack.bad_g_layout", addrs.len() as u64);
@@ -164,9 +168,7 @@ impl<'a> Threads<'a> {
     }
 
     /// Finds where `g` stands.
-    pub fn entry(
-        &self, g: &Goroutine, image: &dyn Image, layout: &StackLayout, codes: &mut dyn FrameCodes,
-    ) -> Entry {
+    pub fn entry(&self, g: &Goroutine, image: &dyn Image, layout: &StackLayout, codes: &mut dyn FrameCodes) -> Entry {
         let saved = |pc, sp, is_syscall| {
             let start = Start { pc, sp, is_syscall, any_pc: false };
             Entry::Unwind { start, registers: Vec::new() }

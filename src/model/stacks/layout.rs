@@ -106,7 +106,8 @@ impl StackLayout {
             g_syscallsp: field(types, g, "syscallsp")?,
             g_syscallpc: field(types, g, "syscallpc")?,
             // An atomic.Uint32 since Go 1.20: its `value` may follow a zero-sized marker.
-            g_atomicstatus: optional(types, g, "atomicstatus.value").map_or_else(|| field(types, g, "atomicstatus"), Ok)?,
+            g_atomicstatus: optional(types, g, "atomicstatus.value")
+                .map_or_else(|| field(types, g, "atomicstatus"), Ok)?,
             g_goid: field(types, g, "goid")?,
             g_startpc: field(types, g, "startpc")?,
             g_async_safe_point: optional(types, g, "asyncSafePoint"),

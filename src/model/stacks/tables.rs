@@ -75,7 +75,7 @@ impl FrameCodes for LocalCodes<'_, '_> {
 
 fn build(image: &dyn Image, modules: &Modules, pc: u64) -> Option<FrameCode> {
     let func = modules.find_func(image, pc)?;
-    let name: Arc<str> = modules.func_name(image, &func).into();
+    let name: Arc<str> = modules.func_name(image, &func).unwrap_or_default().into();
     let spdelta = modules.sp_delta(image, &func, pc);
     let argp = 0;
     let arg_words = (func.args != ARGS_SIZE_UNKNOWN).then(|| func.args.max(0) as u32 / 8);
@@ -113,11 +113,8 @@ fn role_of(name: &str) -> Role {
 
 fn maps(image: &dyn Image, modules: &Modules, func: &Func, code: &FrameCode) -> StackMaps {
     // Back up to the CALL, except at the entry; -1 means no index: the prologue, whose map is the first.
-    let index = if code.pc == func.entry {
-        None
-    } else {
-        modules.pcdata(image, func, PcData::StackMapIndex, code.pc - 1)
-    };
+    let index =
+        if code.pc == func.entry { None } else { modules.pcdata(image, func, PcData::StackMapIndex, code.pc - 1) };
     let index = index.filter(|i| *i >= 0).unwrap_or(0) as u32;
     let mut maps = StackMaps::default();
     let local_words = (code.varp - code.sp).max(0) as u64 / 8;
@@ -178,7 +175,9 @@ fn stack_objects(image: &dyn Image, table: u64, rodata: u64, code: &FrameCode) -
         if offset < code.sp || size > frame_words * 8 || ptr_bytes > size {
             continue;
         }
-        let Some(mask) = read_bits(image, Addr(rodata).add(u64::from(field(12))), (ptr_bytes / 8) as usize) else { continue };
+        let Some(mask) = read_bits(image, Addr(rodata).add(u64::from(field(12))), (ptr_bytes / 8) as usize) else {
+            continue;
+        };
         objects.push(StackObject { offset, size, mask });
     }
     objects
