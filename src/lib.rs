@@ -9,5 +9,8 @@ pub mod image;
 pub mod incident;
 pub mod model;
 pub mod output;
+pub mod pipeline;
 pub mod progress;
+pub mod roots;
 pub mod timing;
+pub mod traverse;

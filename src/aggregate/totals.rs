@@ -62,6 +62,8 @@ pub struct Totals {
     pub span_overhead_bytes: u64,
     /// Slots and bytes of in-use spans that the core lacks.
     pub unread: Amount,
+    /// The part of reachable that only conservatively scanned words hold: a share, not a term of the sum.
+    pub conservative: Amount,
 }
 
 impl Totals {
@@ -122,6 +124,7 @@ mod tests {
             free_slots: amount(50, 3200),
             span_overhead_bytes: 192,
             unread: amount(0, 0),
+            ..Totals::default()
         }
     }
 

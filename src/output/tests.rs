@@ -140,6 +140,7 @@ fn sample_result() -> RunResult {
             free_slots: amount(10, 5000),
             span_overhead_bytes: 2000,
             unread: amount(0, 0),
+            ..Totals::default()
         },
         target: Target {
             exe_name: "app".into(),
