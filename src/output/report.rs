@@ -48,12 +48,13 @@ fn write_report(out: &mut String, result: &RunResult, summary: &Summary, verbosi
             summary.stacks_after, summary.stacks_before
         )?;
     }
-    if result.walk.conservative_roots > 0 {
+    let (roots, held) = (result.walk.conservative_roots, result.totals.conservative);
+    if roots > 0 {
         writeln!(
             out,
-            "{} roots come from frames without a pointer map and were scanned conservatively: they may hold objects that the \
-             collector would free.",
-            result.walk.conservative_roots
+            "{roots} roots come from frames without a pointer map and were scanned conservatively; of reachable, {} B ({} objects) \
+             are held by them alone and may be dead.",
+            held.bytes, held.objects
         )?;
     }
     if verbosity == Verbosity::Verbose {
