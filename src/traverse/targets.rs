@@ -203,7 +203,7 @@ impl<'a, 'img> Resolver<'a, 'img> {
 
     fn is_storage(&self, key: ProgramKey, ty: TypeId) -> bool {
         match key {
-            ProgramKey::MapGroups(_) => self.types.get(ty).name.starts_with("map.group["),
+            ProgramKey::MapGroups(_) => self.types.get(ty).name.contains("map.group["),
             ProgramKey::MapDirectory(_) => matches!(self.types.get(ty).kind, Kind::Pointer(_)),
             _ => false,
         }
