@@ -119,6 +119,13 @@ impl TypeTable {
         id
     }
 
+    /// Takes an id for a type that [`TypeTable::set`] will describe; opaque and found by no name until then.
+    pub fn push_placeholder(&mut self) -> TypeId {
+        let id = TypeId(u32::try_from(self.types.len()).expect("fewer than 2^32 types"));
+        self.types.push(Type { name: "".into(), size: 0, kind: Kind::Opaque, rtype_offset: 0 });
+        id
+    }
+
     /// Replaces the type at `id`; used while a batch with forward references is built. Its name and descriptor stay the index's
     /// first choice if they were new.
     pub fn set(&mut self, id: TypeId, ty: Type) {
@@ -213,15 +220,14 @@ impl TypeTable {
 
     fn check_parts(&mut self, id: usize, incidents: &mut Incidents) {
         let size = self.types[id].size;
-        match self.types[id].kind {
-            Kind::Array(elem, len) => {
-                if self.get(elem).size.checked_mul(len) != Some(size) {
-                    self.types[id].kind = Kind::Opaque;
-                    incidents.count("types.wrong_array_size");
-                }
+        match &self.types[id].kind {
+            Kind::Array(elem, len) if self.get(*elem).size.checked_mul(*len) != Some(size) => {
+                self.types[id].kind = Kind::Opaque;
+                incidents.count("types.wrong_array_size");
             }
-            Kind::Struct(ref mut fields) => {
-                let mut fields = std::mem::take(fields);
+            Kind::Struct(_) => {
+                let kind = std::mem::replace(&mut self.types[id].kind, Kind::Opaque);
+                let Kind::Struct(mut fields) = kind else { return };
                 fields.sort_by_key(|f| f.offset);
                 let mut end = 0;
                 let before = fields.len();
