@@ -3,5 +3,6 @@
 //!
 //! `dwarf`, `layout` <- `types`, `modules` <- `heap` <- `stacks`.
 
+pub mod descriptors;
 pub mod dwarf;
 pub mod types;
