@@ -10,6 +10,8 @@
 mod layout;
 mod names;
 mod synthetic;
+#[cfg(test)]
+mod tests;
 
 use crate::address::Addr;
 use crate::error::Result;
@@ -21,8 +23,9 @@ use rustc_hash::FxHashMap;
 use std::sync::{Mutex, RwLock};
 use synthetic::Prototypes;
 
-/// Types built from descriptors at most, over the whole run. Programs without any DIE have some hundred thousand descriptors.
-const MAX_BUILT: usize = 1 << 19;
+/// Memory that types built from descriptors may take over the whole run, in bytes, as [`Built::charge`] estimates it. All types of
+/// the largest known programs take less; in a damaged image a thousand types may share one enormous name or field list.
+const BUDGET: u64 = 256 << 20;
 
 /// Where a module keeps its descriptors: `moduledata.types` and `.etypes`.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -37,9 +40,23 @@ pub struct ModuleTypes {
 pub struct Descriptors {
     layout: Layout,
     prototypes: Prototypes,
-    /// Types built from descriptors, by the descriptor's address.
-    built: RwLock<FxHashMap<u64, TypeId>>,
+    built: RwLock<Built>,
     incidents: Mutex<Incidents>,
+}
+
+/// What was built so far.
+struct Built {
+    /// By the descriptor's address.
+    types: FxHashMap<u64, TypeId>,
+    /// What is left of [`BUDGET`].
+    budget: u64,
+}
+
+impl Built {
+    /// Takes the room for a name and for fields or parts.
+    fn charge(&mut self, name: &str, parts: usize) {
+        self.budget = self.budget.saturating_sub(256 + name.len() as u64 + parts as u64 * 64);
+    }
 }
 
 /// A type whose descriptor was read and whose name and header are still missing.
@@ -59,7 +76,7 @@ struct Batch<'b> {
     image: &'b dyn Image,
     modules: &'b [ModuleTypes],
     table: &'b mut TypeTable,
-    built: &'b mut FxHashMap<u64, TypeId>,
+    built: &'b mut Built,
     pending: Vec<Pending>,
     /// Descriptors to read: address, header, id.
     queue: Vec<(Addr, Header, TypeId)>,
@@ -75,7 +92,7 @@ impl Descriptors {
         Ok(Self {
             layout: Layout::find(types, constants)?,
             prototypes: Prototypes::find(types),
-            built: RwLock::default(),
+            built: RwLock::new(Built { types: FxHashMap::default(), budget: BUDGET }),
             incidents: Mutex::default(),
         })
     }
@@ -86,7 +103,7 @@ impl Descriptors {
     #[must_use]
     pub fn find(&self, modules: &[ModuleTypes], table: &TypeTable, rtype: Addr) -> Option<TypeId> {
         find_die(modules, table, rtype)
-            .or_else(|| self.built.read().unwrap_or_else(|e| e.into_inner()).get(&rtype.0).copied())
+            .or_else(|| self.built.read().unwrap_or_else(|e| e.into_inner()).types.get(&rtype.0).copied())
     }
 
     /// The type of the descriptor at `rtype`, built with all it refers to if it has no DIE. None if no descriptor lies there.
@@ -160,16 +177,16 @@ impl Batch<'_> {
         if let Some(id) = find_die(self.modules, self.table, rtype) {
             return Some(id);
         }
-        if let Some(&id) = self.built.get(&rtype.0) {
+        if let Some(&id) = self.built.types.get(&rtype.0) {
             return Some(id);
         }
         let header = layout.header(self.image, rtype)?;
-        if self.built.len() >= MAX_BUILT {
+        if self.built.budget == 0 {
             self.incidents.count("descriptors.too_many");
             return None;
         }
         let id = self.table.push_placeholder();
-        self.built.insert(rtype.0, id);
+        self.built.types.insert(rtype.0, id);
         self.queue.push((rtype, header, id));
         Some(id)
     }
@@ -197,6 +214,13 @@ impl Batch<'_> {
                 }
             };
             let name = self.read_name(layout, rtype, &header);
+            let parts = match &kind {
+                Kind::Struct(fields) => fields.len(),
+                // The header structs that come with it.
+                Kind::Map { .. } | Kind::Chan { .. } => 64,
+                _ => 0,
+            };
+            self.built.charge(&name, parts);
             let main = self.modules.first().filter(|main| main.types <= rtype && rtype < main.etypes);
             let rtype_offset = main.map_or(0, |main| rtype.0 - main.types.0);
             self.pending.push(Pending { id, header, name, kind, extra, rtype_offset });
@@ -262,6 +286,7 @@ impl Batch<'_> {
         let names = names::compose(&pending, self.table);
         for (entry, name) in pending.iter_mut().zip(&names) {
             entry.name.clone_from(name);
+            self.built.charge(name, 0);
         }
         let full: FxHashMap<TypeId, &str> =
             pending.iter().map(|p| p.id).zip(names.iter().map(String::as_str)).collect();

@@ -246,6 +246,7 @@ impl DebugInfo<'_> {
             origin = from.origin;
         }
         let (ty, dict_index) = self.resolve_type(ty)?;
+        let name = whole_name(name);
         (!name.is_empty()).then_some(Variable { name, ty, dict_index, is_param, decl_line })
     }
 
@@ -261,5 +262,14 @@ impl DebugInfo<'_> {
             at = die.ty;
         }
         None
+    }
+}
+
+/// The compiler gives parts of a variable that it moves to the stack their own entries, `s.ptr` and `s.len` for a string `s`, with the
+/// part's type. No name in Go's source has a dot, and its own special names (`.dict`) start with one.
+fn whole_name(name: &[u8]) -> &[u8] {
+    match name.iter().position(|b| *b == b'.') {
+        Some(dot) if dot > 0 => &name[..dot],
+        _ => name,
     }
 }

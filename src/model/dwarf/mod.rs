@@ -70,7 +70,8 @@ pub struct Piece {
 pub struct LocalVariable {
     /// Innermost (inlined) function that declares it, full path.
     pub function: Box<str>,
-    /// Source name; a leading `&` (an escaped variable's address) is kept.
+    /// Source name; a leading `&` (an escaped variable's address) is kept. A part that the compiler gave its own place (`s.ptr`)
+    /// has the name of the whole and its own type.
     pub name: Box<str>,
     /// Type of the value at the location (for `&x` the pointer type).
     pub ty: TypeId,

@@ -150,6 +150,19 @@ fn closures_list_their_captures() {
 }
 
 #[test]
+fn parts_of_a_variable_have_its_name() {
+    each(|program, info| {
+        let states = states(info, "main.generic[go.shape.*uint8].func1");
+        let dotted = |v: &LocalVariable| v.name.find('.').is_some_and(|dot| dot > 0);
+        assert!(!states.iter().any(|(_, v)| dotted(v)));
+        let w =
+            states.iter().filter(|(_, v)| &*v.name == "w").map(|(_, v)| type_name(info, v)).collect::<BTreeSet<_>>();
+        assert!(w.contains("[]go.shape.*uint8"));
+        assert!(program.optimised || w.len() == 1, "{w:?}");
+    });
+}
+
+#[test]
 fn every_function_can_be_read() {
     each(|_, info| {
         for f in &info.functions {
