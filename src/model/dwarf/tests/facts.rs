@@ -126,3 +126,10 @@ fn thread_count_changes_nothing() {
         assert!(one == with(2) && one == with(7), "{}", program.label);
     }
 }
+
+#[test]
+fn workers_may_share_it() {
+    fn shared<T: Send + Sync>() {}
+    shared::<DebugInfo<'_>>();
+    shared::<crate::model::descriptors::Descriptors>();
+}
