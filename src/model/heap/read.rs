@@ -3,7 +3,7 @@
 //! `mspan` structs lie scattered in persistently allocated memory, so a unit of work loads some thousand of them at once.
 //! Results are put into address order before anything is numbered: neither threads nor the order of `allspans` matter.
 
-use super::geometry::{self, Record};
+use super::geometry::{self, Bitmaps, Record};
 use super::span::{Span, SpanDetails, SpanId};
 use super::totals::{HeapTotals, RuntimeCounters};
 use super::{Heap, PAGE_SIZE, alloc, shards, specials};
@@ -16,6 +16,9 @@ use rayon::prelude::*;
 
 /// Entries of `allspans` per unit of work: 16384 * 160 bytes of `mspan` are a few megabytes.
 const SPANS_PER_UNIT: u64 = 16 << 10;
+
+/// `_GCoff`: no collection is marking.
+const GC_OFF: u32 = 0;
 
 /// More entries cannot be real: that many spans would be 32 TiB of heap.
 const MAX_ALLSPANS: u64 = 1 << 32;
@@ -70,15 +73,16 @@ impl Heap {
             .remedy("check that the core is complete and that the executable is the one that wrote it"));
         }
 
-        let alloc_words = read_alloc_bits(image, layout, &counters, &spans, &mut details, &mut incidents);
+        let bits = read_alloc_bits(image, layout, &counters, &spans, &mut details);
+        incidents.merge(&bits.incidents);
         let mut heap = Self {
             spans,
             details,
-            alloc_words,
+            alloc_words: bits.words,
+            dead_words: bits.dead,
             shards: cut.shards,
             pages: cut.pages,
-            inline_mark_bytes: layout.inline_mark_bits_size,
-            min_size_for_malloc_header: layout.constants.min_size_for_malloc_header,
+            bitmaps: Bitmaps::new(layout),
             malloc_header_size: layout.constants.malloc_header_size,
             specials: Vec::new(),
             totals: HeapTotals::default(),
@@ -138,13 +142,7 @@ fn read_unit(image: &dyn Image, layout: &RuntimeLayout, array: u64, len: u64) ->
             unit.incidents.count("span.mspan_unread");
             continue;
         }
-        let parsed = geometry::parse(
-            bytes,
-            record.start.0,
-            &layout.mspan,
-            layout.inline_mark_bits_size,
-            layout.constants.min_size_for_malloc_header,
-        );
+        let parsed = geometry::parse(bytes, record.start.0, &layout.mspan, Bitmaps::new(layout));
         match parsed {
             Record::NotInUse => {}
             Record::Good(span, details) => {
@@ -209,29 +207,28 @@ fn read_alloc_bits(
     counters: &RuntimeCounters,
     spans: &[Span],
     details: &mut [SpanDetails],
-    incidents: &mut Incidents,
-) -> Vec<u64> {
+) -> alloc::UnitBits {
     let nwords = alloc::number_words(spans, details);
+    let sweep = alloc::Sweep { sweepgen: counters.sweepgen, phase_off: counters.gcphase == GC_OFF };
     let units: Vec<alloc::UnitBits> = spans
         .par_chunks(alloc::SPANS_PER_UNIT)
         .zip(details.par_chunks(alloc::SPANS_PER_UNIT))
-        .map(|(spans, details)| {
-            alloc::read_unit(
-                image,
-                spans,
-                details,
-                counters.sweepgen,
-                layout.inline_mark_bits_size,
-                layout.constants.min_size_for_malloc_header,
-            )
-        })
+        .map(|(spans, details)| alloc::read_unit(image, spans, details, sweep, Bitmaps::new(layout)))
         .collect();
-    let mut words = Vec::with_capacity(nwords);
+    let mut all = alloc::UnitBits::default();
+    all.words.reserve_exact(nwords);
     for unit in units {
-        words.extend(unit.words);
-        incidents.merge(&unit.incidents);
+        if !unit.dead.is_empty() {
+            all.dead.resize(all.words.len(), 0);
+            all.dead.extend(unit.dead);
+        }
+        all.words.extend(unit.words);
+        all.incidents.merge(&unit.incidents);
     }
-    words
+    if !all.dead.is_empty() {
+        all.dead.resize(nwords, 0);
+    }
+    all
 }
 
 /// Ids of all spans.
