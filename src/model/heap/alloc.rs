@@ -162,7 +162,7 @@ fn set_below(words: &mut [u64], n: u16) {
 
 /// Clears bits `n..`: bits at and beyond `nelems` are undefined in the runtime's own bitmaps.
 fn clear_from(words: &mut [u64], n: u16) {
-    if n % 64 == 0 {
+    if n.is_multiple_of(64) {
         return;
     }
     if let Some(word) = words.get_mut(usize::from(n) / 64) {

@@ -93,7 +93,7 @@ pub(super) fn parse(record: &[u8], mspan: u64, layout: &MspanLayout, bitmaps: Bi
     let start = u64_at(record, layout.start_addr);
     let npages = u64_at(record, layout.npages);
     let plausible = start != 0
-        && start % PAGE_SIZE == 0
+        && start.is_multiple_of(PAGE_SIZE)
         && npages != 0
         && npages <= LONGEST_SPAN / PAGE_SIZE
         && start < ADDRESS_LIMIT
@@ -110,7 +110,7 @@ pub(super) fn parse(record: &[u8], mspan: u64, layout: &MspanLayout, bitmaps: Bi
     let free_index = u16_at(record, layout.free_index);
     let mut limit = u64_at(record, layout.limit);
     let large = span_class >> 1 == 0;
-    if span_class >> 1 >= NUM_SIZE_CLASSES || elem_size == 0 || elem_size % 8 != 0 || nelems == 0 {
+    if span_class >> 1 >= NUM_SIZE_CLASSES || elem_size == 0 || !elem_size.is_multiple_of(8) || nelems == 0 {
         return bad;
     }
     if elem_size > bytes || free_index > nelems || limit < start || limit > start + bytes {
@@ -132,7 +132,7 @@ pub(super) fn parse(record: &[u8], mspan: u64, layout: &MspanLayout, bitmaps: Bi
     }
     let elem = if elem_size < u64::from(IN_PAGES) {
         elem_size as u32
-    } else if elem_size % PAGE_SIZE == 0 {
+    } else if elem_size.is_multiple_of(PAGE_SIZE) {
         // At most LONGEST_SPAN / PAGE_SIZE, far below the mark.
         (elem_size / PAGE_SIZE) as u32 | IN_PAGES
     } else {

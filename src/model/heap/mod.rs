@@ -12,6 +12,8 @@ mod read;
 mod shards;
 mod span;
 pub mod specials;
+#[cfg(test)]
+mod tests;
 pub mod totals;
 pub mod typemask;
 
