@@ -73,6 +73,22 @@ func Point() {
 	os.Exit(0)
 }
 
+// Abort writes the truth as Point does and then has this thread killed by SIGABRT.
+func Abort() {
+	debug.SetGCPercent(-1)
+	for range 3 {
+		settle()
+		collect()
+	}
+	say("TRUTH", stats.HeapAlloc, stats.HeapObjects)
+	pid, _, _ := syscall.RawSyscall(syscall.SYS_GETPID, 0, 0, 0)
+	tid, _, _ := syscall.RawSyscall(syscall.SYS_GETTID, 0, 0, 0)
+	syscall.RawSyscall(syscall.SYS_TGKILL, pid, tid, uintptr(syscall.SIGABRT))
+	for {
+		nanosleep(100_000_000)
+	}
+}
+
 // collect runs the collections of one truth: two, then the registered functions, then the last.
 func collect() {
 	runtime.GC()
