@@ -48,7 +48,7 @@ func hold[T any](v *T) func() *T { return func() *T { return v } }
 
 // wait parks with a variable of parametric type.
 //
-//goref:expect within_prefix="$P.wait[" count=3 bytes=96
+//goref:expect path="$P.wait[go.shape.[4]uint64].v" count=3 bytes=96
 //go:noinline
 func wait[T any](v *T, park chan struct{}) {
 	<-park

@@ -41,7 +41,6 @@ var (
 	// Given between the last two collections: in the victim cache at the truth.
 	//goref:expect prefix="$P.Pool" min_count=1 min_bytes=2048
 	Pool sync.Pool
-	//goref:expect prefix="$P.Weak" min_count=0
 	Weak weak.Pointer[Node]
 	//goref:expect path="$P.WeakTarget" count=1 bytes=16
 	WeakTarget *Node
@@ -53,7 +52,6 @@ var (
 	UniqueStruct unique.Handle[Key]
 	//goref:expect path="$P.Builder -> buf. ([]uint8)" count=1 bytes=112
 	Builder strings.Builder
-	//goref:expect path="$P.List -> Value. (interface {})" mode="never" count=0 bytes=0
 	//goref:expect prefix="$P.List" count=21 bytes=848
 	List *list.List
 	//goref:expect prefix="$P.Context" min_count=3
@@ -63,7 +61,6 @@ var (
 	Timer *time.Timer
 	//goref:expect prefix="$P.AfterFunc" min_count=1
 	AfterFunc *time.Timer
-	//goref:expect path="$P.Once -> P. (*$P.V)" mode="never" count=0 bytes=0
 	Lazy = sync.OnceValue(func() *V { return new(V) })
 	//goref:expect path="$P.Location" count=0 bytes=0
 	Location = time.UTC

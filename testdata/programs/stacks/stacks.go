@@ -51,7 +51,6 @@ func dead() {
 //
 //goref:expect path="$P.structLocal.pair -> P. (*$P.V)" mode="noopt" count=4 bytes=192
 //goref:expect path="$P.structLocal.pair -> Q. (*$P.V)" mode="noopt" count=4 bytes=192
-//goref:expect within="$P.structLocal" mode="any" min_count=0
 //go:noinline
 func structLocal() {
 	pair := Pair{new(V), new(V)}
@@ -163,8 +162,7 @@ func escaping() {
 	runtime.KeepAlive(x)
 }
 
-// A goroutine that never ran: its function's arguments are held by the closure in sched.ctxt. Main never yields between
-// starting it and the truth only on one P, so it is parked at once like the others; the shape is the `go` closure's.
+// A captured variable is one of the closure's own: it is alive in the goroutine's frame.
 //
 //goref:expect path="$P.captured.func1.p" mode="noopt" count=1 bytes=48
 func captured() {
