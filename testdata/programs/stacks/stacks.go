@@ -113,7 +113,6 @@ func deep(n int, p *V) {
 
 // A deferred closure holds what it captured until the function ends.
 //
-//goref:expect path="$P.deferred.func1.w" mode="never" count=1 bytes=48
 //go:noinline
 func deferred() {
 	w := newV()
