@@ -4,6 +4,24 @@
 //! executable for file-backed pages that the core lacks); [`copying::CopyingImage`] copies every byte that it hands out, as a
 //! live process would need it, and lets tests prove that nothing depends on borrowing.
 
+pub mod copying;
+mod decompress;
+mod elf;
+pub mod executable;
+mod extents;
+mod identity;
+mod inputs;
+mod map;
+pub mod memory;
+mod notes;
+mod process;
+#[cfg(test)]
+pub(crate) mod synth;
+
+pub use inputs::{Input, Inputs};
+pub use map::FileMap;
+pub use process::Process;
+
 use crate::address::{Addr, AddrRange};
 
 /// Why bytes could not be read. Small and `Copy`: frequent on damaged input.
@@ -93,6 +111,13 @@ pub(crate) struct Place {
 }
 
 pub(crate) const IN_SPILL: u64 = 1 << 63;
+
+/// The longest range that [`Image::load`] serves.
+pub(crate) const MAX_RANGE: u64 = 1 << 30;
+
+/// The most bytes that one call of [`Image::load`] copies. Ordinary units copy almost nothing; this stops damaged lengths that
+/// point at huge never-written mappings.
+pub(crate) const MAX_SPILL: usize = 4 << 30;
 
 /// The bytes of one [`Image::load`], in the order of the requested ranges.
 #[derive(Copy, Clone, Debug)]

@@ -3,5 +3,12 @@
 //!
 //! `dwarf`, `layout` <- `types`, `modules` <- `heap` <- `stacks`.
 
+pub mod chain;
+pub mod descriptors;
 pub mod dwarf;
+pub mod heap;
+pub mod layout;
+pub mod modules;
+pub mod queues;
+pub mod stacks;
 pub mod types;

@@ -3,8 +3,12 @@
 //! Typedefs are resolved while the table is built: a named type is one entry with its full-path name. Types only name edges; the
 //! collector's masks decide which words are pointers.
 
+use crate::incident::Incidents;
 use rustc_hash::FxHashMap;
 use std::fmt;
+
+/// How deep structs and arrays may nest by value; real programs stay below 20.
+pub const MAX_NESTING: usize = 100;
 
 /// Index into a [`TypeTable`].
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,7 +20,10 @@ impl fmt::Debug for TypeId {
     }
 }
 
-/// What a value of a type is made of. Sizes and offsets in bytes, hostile (from DWARF or descriptors): check before use.
+/// What a value of a type is made of. Sizes and offsets in bytes.
+///
+/// Types come from hostile input (DWARF or descriptors), but every type in a finished table has passed
+/// [`TypeTable::check_from`], which says what may be relied on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Numbers, bools, `uintptr`: no pointer that a type would name.
@@ -31,7 +38,7 @@ pub enum Kind {
     Slice(TypeId),
     /// `[len]elem`.
     Array(TypeId, u64),
-    /// Fields, in offset order, overlapping only in hostile input.
+    /// Fields in offset order; after [`TypeTable::check_from`] they lie inside the struct and do not overlap.
     Struct(Vec<Field>),
     /// `interface{}`: `{*abi.Type, data}`.
     Eface,
@@ -94,6 +101,13 @@ pub struct TypeTable {
 }
 
 impl TypeTable {
+    /// Makes room for `more` types.
+    pub fn reserve(&mut self, more: usize) {
+        self.types.reserve(more);
+        self.by_name.reserve(more);
+        self.by_rtype.reserve(more);
+    }
+
     /// Adds a type. The caller adds in canonical order.
     pub fn push(&mut self, ty: Type) -> TypeId {
         let id = TypeId(u32::try_from(self.types.len()).expect("fewer than 2^32 types"));
@@ -161,5 +175,112 @@ impl TypeTable {
             let field = self.field(ty, name)?;
             Some((offset.checked_add(field.offset)?, field.ty))
         })
+    }
+
+    /// Makes the types from `first` on safe to walk, and counts what had to be cut:
+    ///
+    /// * pointer-shaped types are one word, strings and interfaces two, slices three words long;
+    /// * an array's size is its length times its element's size;
+    /// * struct fields are in offset order, lie inside the struct and overlap nothing;
+    /// * no type contains itself by value, and values nest at most [`MAX_NESTING`] deep.
+    ///
+    /// So flattening a value visits at most its size in bytes of non-empty parts; empty parts hold no pointers and must be skipped.
+    /// Types before `first` are taken as checked.
+    pub fn check_from(&mut self, first: TypeId, incidents: &mut Incidents) {
+        let first = first.0 as usize;
+        for id in first..self.types.len() {
+            self.check_size(id, incidents);
+        }
+        for id in first..self.types.len() {
+            self.check_parts(id, incidents);
+        }
+        self.check_nesting(first, incidents);
+    }
+
+    fn check_size(&mut self, id: usize, incidents: &mut Incidents) {
+        let ty = &mut self.types[id];
+        let expected = match ty.kind {
+            Kind::Pointer(_) | Kind::UnsafePointer | Kind::Func | Kind::Map { .. } | Kind::Chan { .. } => 8,
+            Kind::String | Kind::Eface | Kind::Iface => 16,
+            Kind::Slice(_) => 24,
+            _ => return,
+        };
+        if ty.size != expected {
+            ty.kind = Kind::Opaque;
+            incidents.count("types.wrong_size");
+        }
+    }
+
+    fn check_parts(&mut self, id: usize, incidents: &mut Incidents) {
+        let size = self.types[id].size;
+        match self.types[id].kind {
+            Kind::Array(elem, len) => {
+                if self.get(elem).size.checked_mul(len) != Some(size) {
+                    self.types[id].kind = Kind::Opaque;
+                    incidents.count("types.wrong_array_size");
+                }
+            }
+            Kind::Struct(ref mut fields) => {
+                let mut fields = std::mem::take(fields);
+                fields.sort_by_key(|f| f.offset);
+                let mut end = 0;
+                let before = fields.len();
+                fields.retain(|f| {
+                    let Some(field_end) = f.offset.checked_add(self.get(f.ty).size) else { return false };
+                    let fits = f.offset >= end && field_end <= size;
+                    end = if fits { field_end } else { end };
+                    fits
+                });
+                incidents.add("types.misplaced_field", (before - fields.len()) as u64);
+                self.types[id].kind = Kind::Struct(fields);
+            }
+            _ => {}
+        }
+    }
+
+    /// The `i`th type contained by value in `id`.
+    fn part(&self, id: usize, i: usize) -> Option<usize> {
+        match &self.types[id].kind {
+            Kind::Struct(fields) => fields.get(i).map(|f| f.ty.0 as usize),
+            Kind::Array(elem, _) if i == 0 => Some(elem.0 as usize),
+            _ => None,
+        }
+    }
+
+    /// Depth-first over containment by value, without recursion; ids give the order, so equal input is cut at equal places.
+    fn check_nesting(&mut self, first: usize, incidents: &mut Incidents) {
+        const OPEN: u8 = u8::MAX;
+        // 0: not visited; OPEN: on the stack; else 1 + how deep values nest below. Older types are not deeper than allowed.
+        let mut height = vec![0u8; self.types.len()];
+        let mut stack: Vec<(usize, usize)> = Vec::new();
+        for root in first..self.types.len() {
+            if height[root] != 0 {
+                continue;
+            }
+            height[root] = OPEN;
+            stack.push((root, 0));
+            while let Some((id, i)) = stack.pop() {
+                if let Some(part) = self.part(id, i) {
+                    if height[part] == OPEN {
+                        self.types[id].kind = Kind::Opaque;
+                        incidents.count("types.endless_value");
+                    }
+                    stack.push((id, i + 1));
+                    if height[part] == 0 {
+                        height[part] = OPEN;
+                        stack.push((part, 0));
+                    }
+                } else {
+                    let below = (0..).map_while(|i| self.part(id, i)).map(|part| height[part]).max().unwrap_or(0);
+                    if usize::from(below) >= MAX_NESTING {
+                        self.types[id].kind = Kind::Opaque;
+                        incidents.count("types.endless_value");
+                        height[id] = 1;
+                    } else {
+                        height[id] = below + 1;
+                    }
+                }
+            }
+        }
     }
 }

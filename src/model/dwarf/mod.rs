@@ -1,10 +1,30 @@
 //! Debug information: units parsed in parallel into a [`TypeTable`], package variables, functions and runtime constants.
 //!
 //! All addresses here are link-time addresses of the executable; the caller adds the load bias.
+//!
+//! `sections` decompresses, `die` reads units and single DIEs, `scan` visits every DIE of a unit once, `build` turns type DIEs into
+//! the table. What lies inside functions is read when asked for, by `functions` and `location`: a dump has goroutines at a few
+//! hundred PCs, a program has a hundred thousand functions.
+
+mod build;
+mod die;
+mod functions;
+mod location;
+mod scan;
+mod sections;
 
 use crate::error::Result;
+use crate::image::executable::Executable;
+use crate::incident::Incidents;
 use crate::model::types::{TypeId, TypeTable};
-use rustc_hash::FxHashMap;
+use build::TypeOffsets;
+use dashmap::DashMap;
+use die::Unit;
+use rayon::prelude::*;
+use rustc_hash::{FxBuildHasher, FxHashMap};
+use scan::{FunctionEntry, UnitScan};
+use sections::Sections;
+use std::sync::Arc;
 
 /// A package-level variable with a fixed address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +72,9 @@ pub struct LocalVariable {
     pub ty: TypeId,
     /// Parameter or result.
     pub is_param: bool,
+    /// Inside generic code: `ty` is only a shape (`go.shape.*uint8`), the real type's descriptor is entry `dict_index` of the
+    /// dictionary, an array of words that the variable `.dict` of the same function points to.
+    pub dict_index: Option<u64>,
     /// Scope depth: 0 is the function's own scope, inlined calls and lexical blocks add one each.
     pub depth: u32,
     /// The pieces at the PC; one piece of the whole size unless decomposed. Empty: optimised away there.
@@ -65,4 +88,89 @@ pub struct ClosureLayout {
     pub function: Box<str>,
     /// Captured variables: name (leading `&` kept: captured by reference), byte offset in the closure object, type of the word(s) there.
     pub captures: Vec<(Box<str>, u64, TypeId)>,
+}
+
+/// The executable's debug information: a [`TypeTable`] and what is needed to find variables by PC.
+pub struct DebugInfo<'img> {
+    /// All types that have a DIE.
+    pub types: TypeTable,
+    /// Package variables, by address.
+    pub variables: Vec<GlobalVariable>,
+    /// Integer constants of `runtime`, `internal/runtime/..` and `internal/abi`, by full name.
+    pub constants: FxHashMap<String, i64>,
+    /// What had to be skipped.
+    pub incidents: Incidents,
+    sections: Sections<'img>,
+    /// In section order.
+    units: Vec<Unit>,
+    type_offsets: TypeOffsets,
+    /// By `low_pc`.
+    functions: Vec<FunctionEntry>,
+    /// Answers of [`DebugInfo::variables_at`]: many goroutines wait at the same PC.
+    variables_by_pc: DashMap<u64, Arc<[LocalVariable]>, FxBuildHasher>,
+}
+
+impl<'img> DebugInfo<'img> {
+    /// Reads the debug information of `exe`.
+    ///
+    /// Cost: sections are decompressed and units scanned in parallel; one pass over `.debug_info`.
+    ///
+    /// # Errors
+    /// There is no `.debug_info`, or it does not decompress. Damaged units and other sections are counted instead.
+    pub fn load(exe: &Executable<'img>) -> Result<Self> {
+        let mut incidents = Incidents::default();
+        let sections = Sections::read(exe, &mut incidents)?;
+        let units = die::read_units(&sections, &mut incidents);
+        let scans = scan_units(&sections, &units);
+        incidents.add("dwarf.damaged_unit", scans.iter().filter(|scan| scan.damaged).count() as u64);
+
+        let (types, type_offsets) = build::build_types(&scans, &mut incidents);
+        let mut variables = Vec::new();
+        let mut constants = FxHashMap::default();
+        let mut functions = Vec::new();
+        for scan in &scans {
+            for raw in &scan.variables {
+                match type_offsets.find(raw.ty) {
+                    Some(ty) => {
+                        variables.push(GlobalVariable { name: build::text(raw.name), address: raw.address, ty });
+                    }
+                    None => incidents.count("dwarf.variable_without_type"),
+                }
+            }
+            for (name, value) in &scan.constants {
+                constants.entry(build::text(name).into_string()).or_insert(*value);
+            }
+            functions.extend_from_slice(&scan.functions);
+        }
+        drop(scans);
+        variables.sort_by(|a, b| (a.address, &a.name).cmp(&(b.address, &b.name)));
+        functions.sort_unstable();
+        Ok(Self {
+            types,
+            variables,
+            constants,
+            incidents,
+            sections,
+            units,
+            type_offsets,
+            functions,
+            variables_by_pc: DashMap::default(),
+        })
+    }
+
+    /// The Go unit that holds offset `at` of `.debug_info`.
+    fn unit_at(&self, at: usize) -> Option<&Unit> {
+        let unit = &self.units[self.units.partition_point(|unit| unit.offset <= at).checked_sub(1)?];
+        (at < unit.end).then_some(unit)
+    }
+}
+
+/// Scans all units; results in section order. The largest go first, so that none is left alone at the end.
+fn scan_units<'s>(sections: &'s Sections<'_>, units: &[Unit]) -> Vec<UnitScan<'s>> {
+    let mut order: Vec<usize> = (0..units.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(units[i].end - units[i].offset));
+    let mut scanned: Vec<(usize, UnitScan<'s>)> =
+        order.par_iter().with_max_len(1).map(|&i| (i, scan::scan_unit(sections, &units[i]))).collect();
+    scanned.sort_by_key(|(i, _)| *i);
+    scanned.into_iter().map(|(_, scan)| scan).collect()
 }

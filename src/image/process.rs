@@ -1,0 +1,99 @@
+//! [`Process`]: everything that stage 1 knows about the dumped process, made from [`Inputs`].
+//!
+//! Headers and notes of the core, the executable, the load bias, the table of extents, and at last the check that the two files
+//! belong together.
+
+use object::elf;
+
+use super::elf::{Header, Segment, bytes_at};
+use super::executable::Executable;
+use super::extents::{self, Sources};
+use super::inputs::Inputs;
+use super::memory::MappedCore;
+use super::notes::{CoreNotes, Notes};
+use super::{FileMapping, Thread, identity};
+use crate::error::{Error, Result};
+use crate::incident::Incidents;
+
+/// The dumped process.
+#[derive(Debug)]
+pub struct Process<'img> {
+    /// Its memory.
+    pub image: MappedCore<'img>,
+    /// Its threads, in the order of the core (the kernel puts the one that died first).
+    pub threads: Vec<Thread>,
+    /// Its file mappings, sorted by address.
+    pub files: Vec<FileMapping>,
+    /// The auxiliary vector: (`AT_*`, value).
+    pub auxv: Vec<(u64, u64)>,
+    /// The executable that it ran.
+    pub executable: Executable<'img>,
+    /// Address in the process minus link-time address; 0 unless the executable is position independent.
+    pub load_bias: u64,
+    /// What was odd about the two files.
+    pub incidents: Incidents,
+}
+
+impl<'img> Process<'img> {
+    /// Reads headers and notes; memory is only touched to check that EXE and CORE belong together.
+    ///
+    /// # Errors
+    /// One of the files is not what it should be, the core lacks its headers or notes, or the files do not belong together.
+    pub fn parse(inputs: &'img Inputs) -> Result<Self> {
+        let mut incidents = Incidents::default();
+        let (core, what) = (inputs.core().data(), inputs.core().what());
+        if inputs.core().is_truncated() {
+            incidents.count("core.compressed_data_cut_off");
+        }
+        let header = Header::parse(core, what)?;
+        if header.e_type != elf::ET_CORE.0 {
+            let swapped = Header::parse(inputs.exe().data(), "").is_ok_and(|h| h.e_type == elf::ET_CORE.0);
+            let error = Error::new(format!("{what}: expected a core dump, found {}", header.type_name()));
+            return Err(if swapped { error.remedy("give the executable first, then the core dump") } else { error });
+        }
+        let executable = Executable::parse(inputs.exe().data(), inputs.exe().path())?;
+        let segments = header.segments(core, what)?;
+        let notes = read_notes(core, &segments, what, &mut incidents)?;
+        let load_bias = identity::load_bias(&executable, &notes, what)?;
+        let sources = Sources {
+            core_segments: &segments,
+            core_len: core.len() as u64,
+            exe_segments: executable.segments(),
+            exe_len: executable.data().len() as u64,
+            load_bias,
+            files: &notes.files,
+        };
+        let extents = extents::build(sources, &mut incidents);
+        if extents.filtered {
+            return Err(Error::new(format!(
+                "{what}: expected the process's private memory, found none of it in the core"
+            ))
+            .remedy("the dump filter excluded it; write 0x33 to /proc/PID/coredump_filter and dump again"));
+        }
+        let image = MappedCore::new(core, executable.data(), extents);
+        identity::check(&executable, &image, &notes, load_bias, what, &mut incidents)?;
+        let CoreNotes { threads, files, auxv } = notes;
+        Ok(Self { image, threads, files, auxv, executable, load_bias, incidents })
+    }
+}
+
+fn read_notes(core: &[u8], segments: &[Segment], what: &str, incidents: &mut Incidents) -> Result<CoreNotes> {
+    let mut notes = CoreNotes::default();
+    for s in segments.iter().filter(|s| s.is_note()) {
+        let data = bytes_at(core, s.p_offset, s.p_filesz).ok_or_else(|| {
+            Error::new(format!(
+                "{what}: {} bytes of notes at file offset {:#x} reach beyond the end of the file at {:#x}",
+                s.p_filesz,
+                s.p_offset,
+                core.len()
+            ))
+            .remedy("the core is cut off (gdb writes the notes last); copy or dump it again")
+        })?;
+        notes.read(Notes::new(data, s.p_align), incidents);
+    }
+    if notes.threads.is_empty() {
+        return Err(Error::new(format!("{what}: expected a thread (NT_PRSTATUS) in the notes, found none"))
+            .remedy("the core is damaged or was not written by the kernel or gdb; dump it again"));
+    }
+    Ok(notes)
+}

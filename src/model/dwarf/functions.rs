@@ -1,0 +1,304 @@
+//! Functions by PC: their names, the variables in scope, and the layout of closure objects. Read on demand from `.debug_info`.
+//!
+//! A function that was inlined anywhere has an abstract DIE with names and types; its concrete DIE and every inlined call refer to
+//! that by `DW_AT_abstract_origin` and add only ranges and locations.
+
+use super::build::text;
+use super::die::{Die, LocationAttr, Unit, read_die};
+use super::location::evaluate;
+use super::scan::FunctionEntry;
+use super::{ClosureLayout, DebugInfo, LocalVariable, Piece};
+use crate::model::types::TypeId;
+use gimli::{LocationListsOffset, RangeListsOffset, UnitOffset, constants as dw};
+use std::sync::Arc;
+
+/// Abstract origins and typedefs of typedefs: real chains have one or two links.
+const MAX_LINKS: u32 = 16;
+
+/// Scopes inside scopes; deeper ones are not read. Inlining nests a few dozen levels at most.
+const MAX_SCOPES: usize = 1000;
+
+/// Entries of location and range lists read for one question, so that a file full of references to one long list ends.
+const LIST_BUDGET: u32 = 1 << 20;
+
+/// A scope whose DIE was opened and not yet closed.
+struct Scope<'s> {
+    /// Whether the PC lies in it and in all scopes around it.
+    active: bool,
+    depth: u32,
+    function: &'s [u8],
+}
+
+/// What a variable's DIE and its abstract origin say together.
+struct Variable<'s> {
+    name: &'s [u8],
+    ty: TypeId,
+    dict_index: Option<u64>,
+    is_param: bool,
+    decl_line: u64,
+}
+
+impl DebugInfo<'_> {
+    /// The variables in scope at `link_pc`, including those of the calls inlined there: by depth (innermost scope last), inside a
+    /// scope parameters first, then in order of declaration. Variables that have no location at this PC come with no pieces.
+    ///
+    /// * `link_pc`: for a frame that is not the innermost, an address inside the call instruction (return address - 1).
+    ///
+    /// Cost: one pass over the function's DIEs for each PC, then a lookup.
+    #[must_use]
+    pub fn variables_at(&self, link_pc: u64) -> Arc<[LocalVariable]> {
+        if let Some(found) = self.variables_by_pc.get(&link_pc) {
+            return Arc::clone(&found);
+        }
+        let variables = match self.function_at(link_pc) {
+            Some(function) => self.read_variables(function, link_pc).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let variables: Arc<[LocalVariable]> = variables.into();
+        Arc::clone(&self.variables_by_pc.entry(link_pc).or_insert(variables))
+    }
+
+    /// Full name of the function (not an inlined one) whose code holds `link_pc`.
+    #[must_use]
+    pub fn function_name(&self, link_pc: u64) -> Option<&str> {
+        let function = self.function_at(link_pc)?;
+        str::from_utf8(self.function_name_of(function.die)?).ok()
+    }
+
+    /// The layout of the closure object whose code starts at `entry_link_pc`: captured variables by offset. None if no function
+    /// starts there; without captures if the function is no closure, captures nothing, or was compiled before Go 1.23.
+    #[must_use]
+    pub fn closure_layout(&self, entry_link_pc: u64) -> Option<ClosureLayout> {
+        let function = self.function_at(entry_link_pc).filter(|function| function.low_pc == entry_link_pc)?;
+        let mut captures = self.read_captures(function).unwrap_or_default();
+        captures.sort_by_key(|(_, offset, _)| *offset);
+        captures.dedup_by_key(|(_, offset, _)| *offset);
+        Some(ClosureLayout { function: text(self.function_name_of(function.die)?), captures })
+    }
+
+    /// The function whose code holds `link_pc`.
+    fn function_at(&self, link_pc: u64) -> Option<FunctionEntry> {
+        let after = self.functions.partition_point(|function| function.low_pc <= link_pc);
+        let function = self.functions[after.checked_sub(1)?];
+        (link_pc < function.high_pc).then_some(function)
+    }
+
+    fn die_at(&self, at: usize) -> Option<Die<'_>> {
+        let unit = self.unit_at(at)?;
+        let header = unit.header(&self.sections).ok()?;
+        let mut entries = header.entries_raw(&unit.abbrevs, Some(UnitOffset(at - unit.offset))).ok()?;
+        let abbrev = entries.read_abbreviation().ok()??;
+        read_die(&self.sections, unit, &mut entries, abbrev).ok()
+    }
+
+    /// The name of the function DIE at `at`, which may be concrete, abstract or an inlined call's origin.
+    fn function_name_of(&self, mut at: usize) -> Option<&[u8]> {
+        for _ in 0..MAX_LINKS {
+            let die = self.die_at(at)?;
+            if !die.name.is_empty() {
+                return Some(die.name);
+            }
+            at = die.origin;
+        }
+        None
+    }
+
+    fn read_captures(&self, function: FunctionEntry) -> Option<Vec<(Box<str>, u64, TypeId)>> {
+        let unit = self.unit_at(function.die)?;
+        let header = unit.header(&self.sections).ok()?;
+        let mut entries = header.entries_raw(&unit.abbrevs, Some(UnitOffset(function.die - unit.offset))).ok()?;
+        let mut captures = Vec::new();
+        let mut depth = 0u32;
+        while let Ok(abbrev) = entries.read_abbreviation() {
+            let at = depth;
+            match abbrev {
+                None => depth = depth.saturating_sub(1),
+                Some(abbrev) => {
+                    depth += u32::from(abbrev.has_children());
+                    let is_variable = matches!(abbrev.tag(), dw::DW_TAG_variable | dw::DW_TAG_formal_parameter);
+                    if at == 1 && is_variable {
+                        let Ok(die) = read_die(&self.sections, unit, &mut entries, abbrev) else { break };
+                        if let Some(offset) = die.closure_offset
+                            && let Some(variable) = self.resolve_variable(&die)
+                        {
+                            captures.push((text(variable.name), offset, variable.ty));
+                        }
+                    } else if entries.skip_attributes(abbrev.attributes()).is_err() {
+                        break;
+                    }
+                }
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+        Some(captures)
+    }
+
+    fn read_variables(&self, function: FunctionEntry, pc: u64) -> Option<Vec<LocalVariable>> {
+        let unit = self.unit_at(function.die)?;
+        let header = unit.header(&self.sections).ok()?;
+        let mut entries = header.entries_raw(&unit.abbrevs, Some(UnitOffset(function.die - unit.offset))).ok()?;
+        let mut budget = LIST_BUDGET;
+        let mut scopes: Vec<Scope<'_>> = Vec::new();
+        let mut found: Vec<(bool, u64, LocalVariable)> = Vec::new();
+        while let Ok(abbrev) = entries.read_abbreviation() {
+            let Some(abbrev) = abbrev else {
+                scopes.pop();
+                if scopes.is_empty() {
+                    break;
+                }
+                continue;
+            };
+            let (active, depth, name) = match scopes.last() {
+                Some(scope) => (scope.active, scope.depth, scope.function),
+                None => (true, 0, self.function_name_of(function.die).unwrap_or(&[])),
+            };
+            let die = if active {
+                let Ok(die) = read_die(&self.sections, unit, &mut entries, abbrev) else { break };
+                Some(die)
+            } else {
+                if entries.skip_attributes(abbrev.attributes()).is_err() {
+                    break;
+                }
+                None
+            };
+            if let Some(die) = &die
+                && !scopes.is_empty()
+                && matches!(die.tag, dw::DW_TAG_variable | dw::DW_TAG_formal_parameter)
+                && let Some(variable) = self.resolve_variable(die)
+            {
+                let pieces = self.pieces(unit, die, &variable, pc, &mut budget);
+                found.push((
+                    !variable.is_param,
+                    variable.decl_line,
+                    LocalVariable {
+                        function: text(name),
+                        name: text(variable.name),
+                        ty: variable.ty,
+                        is_param: variable.is_param,
+                        dict_index: variable.dict_index,
+                        depth,
+                        pieces,
+                    },
+                ));
+            }
+            if abbrev.has_children() {
+                if scopes.len() >= MAX_SCOPES {
+                    break;
+                }
+                scopes.push(match &die {
+                    // The function itself: `pc` was found in it.
+                    _ if scopes.is_empty() => Scope { active: true, depth: 0, function: name },
+                    Some(die) => self.open_scope(unit, die, depth, name, pc, &mut budget),
+                    None => Scope { active: false, depth, function: name },
+                });
+            } else if scopes.is_empty() {
+                break;
+            }
+        }
+        // Stable: scopes at one depth keep the order of their DIEs.
+        found.sort_by_key(|(is_local, decl_line, variable)| {
+            (variable.depth, *is_local, if *is_local { *decl_line } else { 0 })
+        });
+        Some(found.into_iter().map(|(_, _, variable)| variable).collect())
+    }
+
+    fn open_scope<'s>(
+        &'s self,
+        unit: &Unit,
+        die: &Die<'s>,
+        depth: u32,
+        function: &'s [u8],
+        pc: u64,
+        budget: &mut u32,
+    ) -> Scope<'s> {
+        let is_call = die.tag == dw::DW_TAG_inlined_subroutine;
+        let active = (is_call || die.tag == dw::DW_TAG_lexical_block) && self.covers(unit, die, pc, budget);
+        let function = if active && is_call { self.function_name_of(die.origin).unwrap_or(function) } else { function };
+        Scope { active, depth: depth + 1, function }
+    }
+
+    /// Whether the code of the scope `die` holds `pc`.
+    fn covers(&self, unit: &Unit, die: &Die<'_>, pc: u64, budget: &mut u32) -> bool {
+        if let (Some(low), Some(high)) = (die.low_pc, die.high_pc) {
+            return low <= pc && pc < high;
+        }
+        let (Some(offset), Ok(header)) = (die.ranges, unit.header(&self.sections)) else { return false };
+        let (addr, lists) = (self.sections.addr(), self.sections.ranges());
+        let offset = RangeListsOffset(offset);
+        let Ok(mut ranges) = lists.ranges(offset, header.encoding(), unit.low_pc, &addr, unit.addr_base) else {
+            return false;
+        };
+        while let Ok(Some(range)) = ranges.next() {
+            if range.begin <= pc && pc < range.end {
+                return true;
+            }
+            if *budget == 0 {
+                return false;
+            }
+            *budget -= 1;
+        }
+        false
+    }
+
+    /// Where `variable` lies at `pc`.
+    fn pieces(&self, unit: &Unit, die: &Die<'_>, variable: &Variable<'_>, pc: u64, budget: &mut u32) -> Vec<Piece> {
+        let Ok(header) = unit.header(&self.sections) else { return Vec::new() };
+        let encoding = header.encoding();
+        let size = self.types.get(variable.ty).size;
+        let offset = match die.location {
+            LocationAttr::Expression(bytes) => return evaluate(bytes, encoding, size),
+            LocationAttr::List(offset) => LocationListsOffset(offset),
+            LocationAttr::None => return Vec::new(),
+        };
+        let (addr, lists) = (self.sections.addr(), self.sections.locations());
+        let Ok(mut entries) = lists.locations(offset, encoding, unit.low_pc, &addr, unit.addr_base) else {
+            return Vec::new();
+        };
+        while let Ok(Some(entry)) = entries.next() {
+            if entry.range.begin <= pc && pc < entry.range.end {
+                return evaluate(entry.data.0, encoding, size);
+            }
+            if *budget == 0 {
+                break;
+            }
+            *budget -= 1;
+        }
+        Vec::new()
+    }
+
+    /// Name and type of a variable's DIE, from its abstract origin if it has one.
+    fn resolve_variable<'s>(&'s self, die: &Die<'s>) -> Option<Variable<'s>> {
+        let (mut name, mut ty, mut decl_line) = (die.name, die.ty, die.decl_line);
+        let mut is_param = die.tag == dw::DW_TAG_formal_parameter;
+        let mut origin = die.origin;
+        for _ in 0..MAX_LINKS {
+            if origin == 0 || (!name.is_empty() && ty != 0) {
+                break;
+            }
+            let from = self.die_at(origin)?;
+            name = if name.is_empty() { from.name } else { name };
+            ty = if ty == 0 { from.ty } else { ty };
+            decl_line = if decl_line == 0 { from.decl_line } else { decl_line };
+            is_param |= from.tag == dw::DW_TAG_formal_parameter;
+            origin = from.origin;
+        }
+        let (ty, dict_index) = self.resolve_type(ty)?;
+        (!name.is_empty()).then_some(Variable { name, ty, dict_index, is_param, decl_line })
+    }
+
+    /// The type DIE at `at`, or what a function's own typedef `.paramN` there stands for, with N.
+    fn resolve_type(&self, mut at: usize) -> Option<(TypeId, Option<u64>)> {
+        let mut dict_index = None;
+        for _ in 0..MAX_LINKS {
+            if let Some(ty) = self.type_offsets.find(at) {
+                return Some((ty, dict_index));
+            }
+            let die = self.die_at(at).filter(|die| die.tag == dw::DW_TAG_typedef)?;
+            dict_index = dict_index.or(die.dict_index);
+            at = die.ty;
+        }
+        None
+    }
+}

@@ -1,0 +1,152 @@
+//! Checks one `mspan` record before anything is sized or addressed by it.
+
+use super::span::{IN_PAGES, Span, SpanDetails};
+use super::{MAX_SHARDS, PAGE_SIZE, SHARD_REACH};
+use crate::model::layout::MspanLayout;
+
+/// User addresses end here on every supported machine.
+const ADDRESS_LIMIT: u64 = 1 << 48;
+/// No span is longer: more than all shards could hold.
+const LONGEST_SPAN: u64 = MAX_SHARDS as u64 * SHARD_REACH;
+/// Size classes are `0..NUM_SIZE_CLASSES`.
+const NUM_SIZE_CLASSES: u8 = 68;
+/// `mSpanInUse`.
+const IN_USE: u8 = 1;
+
+/// What an `mspan` record turned out to be.
+pub(super) enum Record {
+    /// Dead, or holding stacks and other manually managed memory.
+    NotInUse,
+    /// In use and sane.
+    Good(Span, SpanDetails),
+    /// In use; its pages are plausible, its slots are not.
+    BadSlots { start: u64, npages: u64 },
+    /// In use, and nothing about it can be believed.
+    BadPages,
+}
+
+fn u64_at(record: &[u8], at: u64) -> u64 {
+    let at = usize::try_from(at).unwrap_or(usize::MAX);
+    record.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b))
+}
+
+fn u32_at(record: &[u8], at: u64) -> u32 {
+    u64_at_most(record, at, 4) as u32
+}
+
+fn u16_at(record: &[u8], at: u64) -> u16 {
+    u64_at_most(record, at, 2) as u16
+}
+
+fn u8_at(record: &[u8], at: u64) -> u8 {
+    u64_at_most(record, at, 1) as u8
+}
+
+/// Little-endian integer of `len` bytes; 0 if the record ends before it.
+fn u64_at_most(record: &[u8], at: u64, len: usize) -> u64 {
+    let at = usize::try_from(at).unwrap_or(usize::MAX);
+    let mut bytes = [0; 8];
+    if let Some(from) = record.get(at..).and_then(|b| b.get(..len)) {
+        bytes[..len].copy_from_slice(from);
+    }
+    u64::from_le_bytes(bytes)
+}
+
+/// Whether spans of this slot size carry inline mark bits (`gcUsesSpanInlineMarkBits`), if any do.
+pub(super) fn has_inline_marks(elem_size: u64, min_size_for_malloc_header: u64) -> bool {
+    (16..=min_size_for_malloc_header).contains(&elem_size)
+}
+
+/// Bytes at the end of a span that its own bitmaps take.
+pub(super) fn bitmap_bytes(
+    noscan: bool,
+    elem_size: u64,
+    npages: u64,
+    inline_mark_bytes: u64,
+    min_size_for_malloc_header: u64,
+) -> u64 {
+    let heap_bits = if noscan || elem_size > min_size_for_malloc_header { 0 } else { npages * (PAGE_SIZE / 64) };
+    let inline = if has_inline_marks(elem_size, min_size_for_malloc_header) { inline_mark_bytes } else { 0 };
+    heap_bits + inline
+}
+
+/// Parses and checks the `mspan` at address `mspan`, of which `record` holds all bytes.
+pub(super) fn parse(
+    record: &[u8],
+    mspan: u64,
+    layout: &MspanLayout,
+    inline_mark_bytes: u64,
+    min_size_for_malloc_header: u64,
+) -> Record {
+    if u8_at(record, layout.state) != IN_USE {
+        return Record::NotInUse;
+    }
+    let start = u64_at(record, layout.start_addr);
+    let npages = u64_at(record, layout.npages);
+    let plausible = start != 0
+        && start % PAGE_SIZE == 0
+        && npages != 0
+        && npages <= LONGEST_SPAN / PAGE_SIZE
+        && start < ADDRESS_LIMIT
+        && start + npages * PAGE_SIZE <= ADDRESS_LIMIT;
+    if !plausible {
+        return Record::BadPages;
+    }
+    let bytes = npages * PAGE_SIZE;
+    let bad = Record::BadSlots { start, npages };
+
+    let span_class = u8_at(record, layout.spanclass);
+    let elem_size = u64_at(record, layout.elemsize);
+    let nelems = u16_at(record, layout.nelems);
+    let free_index = u16_at(record, layout.free_index);
+    let mut limit = u64_at(record, layout.limit);
+    let large = span_class >> 1 == 0;
+    if span_class >> 1 >= NUM_SIZE_CLASSES || elem_size == 0 || elem_size % 8 != 0 || nelems == 0 {
+        return bad;
+    }
+    if elem_size > bytes || free_index > nelems || limit < start || limit > start + bytes {
+        return bad;
+    }
+    if large {
+        if nelems != 1 {
+            return bad;
+        }
+    } else {
+        let bitmaps =
+            bitmap_bytes(span_class & 1 != 0, elem_size, npages, inline_mark_bytes, min_size_for_malloc_header);
+        // The second check bounds the error of the reciprocal below 1: slots come out exact.
+        let fits = u64::from(nelems) * elem_size + bitmaps <= bytes;
+        if !fits || bytes.checked_mul(elem_size).is_none_or(|product| product > u64::from(u32::MAX)) {
+            return bad;
+        }
+        // A span being set up may have its limit at the end of the pages; no slot is there.
+        limit = limit.min(start + u64::from(nelems) * elem_size);
+    }
+    let elem = if elem_size < u64::from(IN_PAGES) {
+        elem_size as u32
+    } else if elem_size % PAGE_SIZE == 0 {
+        // At most LONGEST_SPAN / PAGE_SIZE, far below the mark.
+        (elem_size / PAGE_SIZE) as u32 | IN_PAGES
+    } else {
+        return bad;
+    };
+    let div_mul = if nelems == 1 { 0 } else { (1u64 << 32).div_ceil(elem_size) as u32 };
+
+    let span = Span { start, limit, div_mul, elem, slot_base: 0, nelems, span_class, shard: 0 };
+    let details = SpanDetails {
+        mspan,
+        npages,
+        large_type: if large && span_class & 1 == 0 { u64_at(record, layout.large_type) } else { 0 },
+        alloc_word: 0,
+        alloc_bits: u64_at(record, layout.alloc_bits),
+        gcmark_bits: u64_at(record, layout.gcmark_bits),
+        specials: u64_at(record, layout.specials),
+        sweepgen: u32_at(record, layout.sweepgen),
+        free_index,
+        free_index_for_scan: u16_at(record, layout.free_index_for_scan),
+        alloc_count: u16_at(record, layout.alloc_count),
+        alloc_count_before_cache: layout.alloc_count_before_cache.map_or(0, |at| u16_at(record, at)),
+        is_user_arena: layout.is_user_arena_chunk.is_some_and(|at| u8_at(record, at) != 0),
+    };
+    Record::Good(span, details)
+}

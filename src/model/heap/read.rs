@@ -1,0 +1,240 @@
+//! Reads the heap: `mheap_.allspans`, then every `mspan` in use, in bulk and in parallel.
+//!
+//! `mspan` structs lie scattered in persistently allocated memory, so a unit of work loads some thousand of them at once.
+//! Results are put into address order before anything is numbered: neither threads nor the order of `allspans` matter.
+
+use super::geometry::{self, Record};
+use super::span::{Span, SpanDetails, SpanId};
+use super::totals::{HeapTotals, RuntimeCounters};
+use super::{Heap, PAGE_SIZE, alloc, shards, specials};
+use crate::address::{Addr, AddrRange};
+use crate::error::{Context, Error, Result};
+use crate::image::{Image, Scratch};
+use crate::incident::Incidents;
+use crate::model::layout::RuntimeLayout;
+use rayon::prelude::*;
+
+/// Entries of `allspans` per unit of work: 16384 * 160 bytes of `mspan` are a few megabytes.
+const SPANS_PER_UNIT: u64 = 16 << 10;
+
+/// More entries cannot be real: that many spans would be 32 TiB of heap.
+const MAX_ALLSPANS: u64 = 1 << 32;
+
+/// In-use spans of one unit, and what became of the others.
+#[derive(Default)]
+struct Unit {
+    good: Vec<(Span, SpanDetails)>,
+    /// Pages of in-use spans that cannot be used.
+    bad: Vec<(u64, u64)>,
+    incidents: Incidents,
+}
+
+impl Heap {
+    /// Reads all spans, their allocation bits and specials.
+    ///
+    /// Damaged spans are skipped, counted as incidents, and their pages accounted for as unread.
+    ///
+    /// # Errors
+    /// `mheap_` itself cannot be read, or the heap has no span in use.
+    pub fn read(image: &dyn Image, layout: &RuntimeLayout) -> Result<Self> {
+        let counters = RuntimeCounters::read(image, layout)?;
+        let (array, len) = allspans(image, layout)?;
+
+        let starts: Vec<u64> = (0..len).step_by(SPANS_PER_UNIT as usize).collect();
+        let units: Vec<Unit> = starts
+            .into_par_iter()
+            .map(|first| read_unit(image, layout, array + first * 8, SPANS_PER_UNIT.min(len - first)))
+            .collect();
+
+        let mut all = Unit::default();
+        for unit in units {
+            all.good.extend(unit.good);
+            all.bad.extend(unit.bad);
+            all.incidents.merge(&unit.incidents);
+        }
+        let Unit { mut good, bad, mut incidents } = all;
+        good.par_sort_unstable_by_key(|(span, d)| (span.start, d.mspan));
+        let unread_pages = drop_overlaps(&mut good, bad, &mut incidents);
+        let (mut spans, mut details): (Vec<Span>, Vec<SpanDetails>) = good.into_iter().unzip();
+
+        let cut = shards::cut(&mut spans, &details);
+        let beyond: u64 = details[cut.kept..].iter().map(|d| d.npages).sum();
+        incidents.add("span.too_many_shards", (spans.len() - cut.kept) as u64);
+        spans.truncate(cut.kept);
+        details.truncate(cut.kept);
+        if spans.is_empty() {
+            return Err(Error::new(format!(
+                "heap: none of the {len} spans of mheap_.allspans at {:#x} is in use and readable",
+                layout.globals.mheap
+            ))
+            .remedy("check that the core is complete and that the executable is the one that wrote it"));
+        }
+
+        let alloc_words = read_alloc_bits(image, layout, &counters, &spans, &mut details, &mut incidents);
+        let mut heap = Self {
+            spans,
+            details,
+            alloc_words,
+            shards: cut.shards,
+            pages: cut.pages,
+            inline_mark_bytes: layout.inline_mark_bits_size,
+            min_size_for_malloc_header: layout.constants.min_size_for_malloc_header,
+            malloc_header_size: layout.constants.malloc_header_size,
+            specials: Vec::new(),
+            totals: HeapTotals::default(),
+            counters,
+            incidents,
+        };
+        specials::read(&mut heap, image, layout);
+        heap.totals = HeapTotals::sum(&heap, image, (unread_pages + beyond).saturating_mul(PAGE_SIZE));
+        Ok(heap)
+    }
+}
+
+/// Address and length of `mheap_.allspans`.
+fn allspans(image: &dyn Image, layout: &RuntimeLayout) -> Result<(u64, u64)> {
+    let at = Addr(layout.globals.mheap).add(layout.mheap.allspans);
+    let array = image.read_u64(at).context(|| format!("heap: reading mheap_.allspans at {at}"))?;
+    let len = image.read_u64(at.add(8)).context(|| format!("heap: reading mheap_.allspans at {at}"))?;
+    if len > MAX_ALLSPANS || array.checked_add(len * 8).is_none() {
+        return Err(Error::new(format!(
+            "heap: mheap_.allspans at {at} has length {len}, expected at most {MAX_ALLSPANS}"
+        ))
+        .remedy("check that the executable is the one that wrote the core"));
+    }
+    Ok((array, len))
+}
+
+fn read_unit(image: &dyn Image, layout: &RuntimeLayout, array: u64, len: u64) -> Unit {
+    let mut unit = Unit::default();
+    let mut scratch = Scratch::default();
+    let pointers = AddrRange { start: Addr(array), len: len * 8 };
+    let mut records: Vec<AddrRange> = image
+        .load(&[pointers], &mut scratch)
+        .get(0)
+        .chunks_exact(8)
+        .map(|b| u64::from_le_bytes(b.try_into().expect("8 bytes")))
+        .filter(|&p| p != 0)
+        .map(|p| AddrRange { start: Addr(p), len: layout.mspan.size })
+        .collect();
+    if records.is_empty() {
+        // allspans has no nil entries: the image lacks this part of it. Page by page, some of it may be there.
+        let mut one = [0; 8];
+        for i in 0..len {
+            match image.read(Addr(array + i * 8), &mut one) {
+                Ok(()) => {
+                    records.push(AddrRange { start: Addr(u64::from_le_bytes(one)), len: layout.mspan.size });
+                }
+                Err(_) => unit.incidents.count("span.allspans_unread"),
+            }
+        }
+    }
+    let mut scratch = Scratch::default();
+    let loaded = image.load(&records, &mut scratch);
+    let mut starts = Vec::new();
+    for (i, record) in records.iter().enumerate() {
+        let bytes = loaded.get(i);
+        if bytes.is_empty() {
+            unit.incidents.count("span.mspan_unread");
+            continue;
+        }
+        let parsed = geometry::parse(
+            bytes,
+            record.start.0,
+            &layout.mspan,
+            layout.inline_mark_bits_size,
+            layout.constants.min_size_for_malloc_header,
+        );
+        match parsed {
+            Record::NotInUse => {}
+            Record::Good(span, details) => {
+                starts.push(AddrRange { start: Addr(span.start), len: 1 });
+                unit.good.push((span, details));
+            }
+            Record::BadSlots { start, npages } => {
+                unit.incidents.count("span.bad_geometry");
+                unit.bad.push((start, npages));
+            }
+            Record::BadPages => unit.incidents.count("span.bad_geometry"),
+        }
+    }
+
+    // A span where the process had no memory is damage. Asking costs nothing with a mapped core: nothing is read.
+    let mut scratch = Scratch::default();
+    let present = image.load(&starts, &mut scratch);
+    let mut i = 0;
+    unit.good.retain(|(span, d)| {
+        let here = !present.get(i).is_empty();
+        i += 1;
+        let range = AddrRange { start: Addr(span.start), len: d.npages * PAGE_SIZE };
+        let known = here || image.missing().bytes_in(range) > 0;
+        if !known {
+            unit.incidents.count("span.unmapped");
+        }
+        known
+    });
+    unit
+}
+
+/// Drops spans that overlap the one before them, and returns the pages of bad spans that no good one covers.
+fn drop_overlaps(good: &mut Vec<(Span, SpanDetails)>, mut bad: Vec<(u64, u64)>, incidents: &mut Incidents) -> u64 {
+    let mut end = 0;
+    good.retain(|(span, d)| {
+        let apart = span.start >= end;
+        if apart {
+            end = span.start + d.npages * PAGE_SIZE;
+        } else {
+            incidents.count("span.overlap");
+        }
+        apart
+    });
+    bad.sort_unstable();
+    let mut unread = 0u64;
+    let mut end = 0;
+    for (start, npages) in bad {
+        let bad_end = start + npages * PAGE_SIZE;
+        let after = good.partition_point(|(span, _)| span.start < bad_end);
+        let clear = after.checked_sub(1).is_none_or(|i| good[i].0.start + good[i].1.npages * PAGE_SIZE <= start);
+        if start >= end && clear {
+            unread = unread.saturating_add(npages);
+            end = bad_end;
+        }
+    }
+    unread
+}
+
+fn read_alloc_bits(
+    image: &dyn Image,
+    layout: &RuntimeLayout,
+    counters: &RuntimeCounters,
+    spans: &[Span],
+    details: &mut [SpanDetails],
+    incidents: &mut Incidents,
+) -> Vec<u64> {
+    let nwords = alloc::number_words(spans, details);
+    let units: Vec<alloc::UnitBits> = spans
+        .par_chunks(alloc::SPANS_PER_UNIT)
+        .zip(details.par_chunks(alloc::SPANS_PER_UNIT))
+        .map(|(spans, details)| {
+            alloc::read_unit(
+                image,
+                spans,
+                details,
+                counters.sweepgen,
+                layout.inline_mark_bits_size,
+                layout.constants.min_size_for_malloc_header,
+            )
+        })
+        .collect();
+    let mut words = Vec::with_capacity(nwords);
+    for unit in units {
+        words.extend(unit.words);
+        incidents.merge(&unit.incidents);
+    }
+    words
+}
+
+/// Ids of all spans.
+pub(super) fn ids(heap: &Heap) -> impl Iterator<Item = SpanId> + use<> {
+    (0..heap.spans.len() as u32).map(SpanId)
+}

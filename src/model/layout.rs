@@ -1,0 +1,507 @@
+//! Where the fields of the runtime's structs are: found in DWARF by name, never from a version number.
+//!
+//! Every difference between Go releases that is a matter of layout ends here: a field that only some releases have is an
+//! `Option`, a field that was renamed lists its names. Wrappers such as `atomic.Uint32` start with a field of size 0, so the
+//! offset of the wrapper is the offset of its value.
+
+use crate::error::{Error, Result};
+use crate::model::dwarf::GlobalVariable;
+use crate::model::types::{TypeId, TypeTable};
+use rustc_hash::FxHashMap;
+
+/// Offset of the first of `paths` (alternatives separated by `|`) in struct `ty`.
+fn offset_of(types: &TypeTable, ty: TypeId, paths: &str) -> Option<u64> {
+    paths.split('|').find_map(|path| types.field_path(ty, path)).map(|(offset, _)| offset)
+}
+
+/// The first type among `names` (alternatives separated by `|`) that has fields.
+fn struct_of(types: &TypeTable, names: &str) -> Option<TypeId> {
+    names.split('|').find_map(|name| types.find(name))
+}
+
+fn required(types: &TypeTable, name: &str, ty: TypeId, paths: &str) -> Result<u64> {
+    offset_of(types, ty, paths).ok_or_else(|| {
+        Error::new(format!("runtime layout: struct {name} has no field {paths} in the DWARF of the executable"))
+            .remedy("use an executable built by Go 1.24 to 1.27")
+    })
+}
+
+/// Declares a struct of field offsets and how to find it. `req` fields must exist, `opt` fields may be missing.
+macro_rules! layouts {
+    ($($(#[$doc:meta])* $Name:ident = $go:literal {
+        $(req $field:ident = $path:literal,)*
+        $(opt $ofield:ident = $opath:literal,)*
+    })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "fields carry the runtime's own names")]
+        pub struct $Name {
+            /// Size of the struct in bytes.
+            pub size: u64,
+            $(pub $field: u64,)*
+            $(pub $ofield: Option<u64>,)*
+        }
+
+        impl $Name {
+            fn find(types: &TypeTable) -> Result<Self> {
+                let ty = struct_of(types, $go).ok_or_else(|| {
+                    Error::new(format!("runtime layout: no struct {} in the DWARF of the executable", $go))
+                        .remedy("use the executable with DWARF (built without -ldflags=-w or -s)")
+                })?;
+                Ok(Self {
+                    size: types.get(ty).size,
+                    $($field: required(types, $go, ty, $path)?,)*
+                    $($ofield: offset_of(types, ty, $opath),)*
+                })
+            }
+
+            /// `None` if the release has no such struct; an error if it has, without a needed field.
+            #[allow(dead_code, reason = "generated for every struct, used for those that not all releases have")]
+            fn find_optional(types: &TypeTable) -> Result<Option<Self>> {
+                if struct_of(types, $go).is_none() { Ok(None) } else { Self::find(types).map(Some) }
+            }
+        }
+    )*};
+}
+
+layouts! {
+    /// `runtime.mheap`.
+    MheapLayout = "runtime.mheap" {
+        req sweepgen = "sweepgen",
+        req allspans = "allspans",
+        req pages_in_use = "pagesInUse",
+    }
+    /// `runtime.mspan`.
+    MspanLayout = "runtime.mspan" {
+        req start_addr = "startAddr",
+        req npages = "npages",
+        req free_index = "freeindex",
+        req nelems = "nelems",
+        req free_index_for_scan = "freeIndexForScan",
+        req alloc_bits = "allocBits",
+        req gcmark_bits = "gcmarkBits",
+        req sweepgen = "sweepgen",
+        req alloc_count = "allocCount",
+        req spanclass = "spanclass",
+        req state = "state",
+        req elemsize = "elemsize",
+        req limit = "limit",
+        req specials = "specials",
+        req large_type = "largeType",
+        opt is_user_arena_chunk = "isUserArenaChunk",
+        opt alloc_count_before_cache = "allocCountBeforeCache",
+    }
+    /// `runtime.special`.
+    SpecialLayout = "runtime.special" {
+        req next = "next",
+        req offset = "offset",
+        req kind = "kind",
+    }
+    /// `runtime.specialfinalizer`.
+    SpecialFinalizerLayout = "runtime.specialfinalizer" {
+        req func = "fn",
+        req fint = "fint",
+        req ot = "ot",
+    }
+    /// `runtime.specialWeakHandle`.
+    SpecialWeakHandleLayout = "runtime.specialWeakHandle" {
+        req handle = "handle",
+    }
+    /// `runtime.specialCleanup`: `fn` up to 1.25, `cleanup.{call,fn,arg}` since.
+    SpecialCleanupLayout = "runtime.specialCleanup" {
+        req func = "cleanup.fn|fn",
+        opt call = "cleanup.call",
+        opt arg = "cleanup.arg",
+    }
+    /// `runtime.finblock`, `finBlock` since 1.25.
+    FinBlockLayout = "runtime.finBlock|runtime.finblock" {
+        req alllink = "alllink",
+        req cnt = "cnt",
+        req fin = "fin",
+    }
+    /// `runtime.finalizer`.
+    FinalizerLayout = "runtime.finalizer" {
+        req func = "fn",
+        req arg = "arg",
+        req fint = "fint",
+        req ot = "ot",
+    }
+    /// `runtime.cleanupBlock` (1.25+).
+    CleanupBlockLayout = "runtime.cleanupBlock" {
+        req alllink = "cleanupBlockHeader.alllink",
+        req n = "cleanupBlockHeader.n",
+        req cleanups = "cleanups",
+    }
+    /// `runtime.cleanupFn` (1.26+).
+    CleanupFnLayout = "runtime.cleanupFn" {
+        req call = "call",
+        req func = "fn",
+        req arg = "arg",
+    }
+    /// `runtime.cleanupQueue` (1.25+).
+    CleanupQueueLayout = "runtime.cleanupQueue" {
+        req all = "all",
+    }
+    /// `runtime.moduledata`.
+    ModuledataLayout = "runtime.moduledata" {
+        req pc_header = "pcHeader",
+        req funcnametab = "funcnametab",
+        req pctab = "pctab",
+        req pclntable = "pclntable",
+        req ftab = "ftab",
+        req minpc = "minpc",
+        req maxpc = "maxpc",
+        req text = "text",
+        req etext = "etext",
+        req noptrdata = "noptrdata",
+        req enoptrdata = "enoptrdata",
+        req data = "data",
+        req edata = "edata",
+        req bss = "bss",
+        req ebss = "ebss",
+        req noptrbss = "noptrbss",
+        req enoptrbss = "enoptrbss",
+        req gcdata = "gcdata",
+        req gcbss = "gcbss",
+        req types = "types",
+        req etypes = "etypes",
+        req rodata = "rodata",
+        req gofunc = "gofunc",
+        req textsectmap = "textsectmap",
+        req bad = "bad",
+        req gcdatamask = "gcdatamask",
+        req gcbssmask = "gcbssmask",
+        req next = "next",
+    }
+    /// `runtime.textsect`.
+    TextsectLayout = "runtime.textsect" {
+        req vaddr = "vaddr",
+        req end = "end",
+        req baseaddr = "baseaddr",
+    }
+    /// `runtime.bitvector`.
+    BitvectorLayout = "runtime.bitvector" {
+        req n = "n",
+        req bytedata = "bytedata",
+    }
+    /// `runtime.pcHeader`.
+    PcHeaderLayout = "runtime.pcHeader" {
+        req magic = "magic",
+        req min_lc = "minLC",
+        req ptr_size = "ptrSize",
+        req nfunc = "nfunc",
+    }
+    /// `runtime.functab`.
+    FunctabLayout = "runtime.functab" {
+        req entryoff = "entryoff",
+        req funcoff = "funcoff",
+    }
+    /// `runtime._func`.
+    FuncLayout = "runtime._func" {
+        req entry_off = "entryOff",
+        req name_off = "nameOff",
+        req args = "args",
+        req deferreturn = "deferreturn",
+        req pcsp = "pcsp",
+        req npcdata = "npcdata",
+        req func_id = "funcID",
+        req flag = "flag",
+        req nfuncdata = "nfuncdata",
+    }
+    /// `internal/abi.Type`.
+    AbiTypeLayout = "internal/abi.Type" {
+        req size_ = "Size_",
+        req ptr_bytes = "PtrBytes",
+        req tflag = "TFlag",
+        req kind = "Kind_",
+        req gcdata = "GCData",
+        req str = "Str",
+    }
+    /// `internal/abi.ArrayType`.
+    ArrayTypeLayout = "internal/abi.ArrayType" {
+        req elem = "Elem",
+        req len = "Len",
+    }
+    /// `internal/abi.StructType`.
+    StructTypeLayout = "internal/abi.StructType" {
+        req fields = "Fields",
+    }
+    /// `internal/abi.StructField`.
+    StructFieldLayout = "internal/abi.StructField" {
+        req typ = "Typ",
+        req offset = "Offset",
+    }
+    /// `runtime.g`.
+    GLayout = "runtime.g" {
+        req stack_lo = "stack.lo",
+        req stack_hi = "stack.hi",
+        req panic = "_panic",
+        req defer = "_defer",
+        req m = "m",
+        req sched_sp = "sched.sp",
+        req sched_pc = "sched.pc",
+        req sched_ctxt = "sched.ctxt",
+        req sched_lr = "sched.lr",
+        req sched_bp = "sched.bp",
+        req syscallsp = "syscallsp",
+        req syscallpc = "syscallpc",
+        req atomicstatus = "atomicstatus",
+        req goid = "goid",
+        req waitreason = "waitreason",
+        req async_safe_point = "asyncSafePoint",
+        req startpc = "startpc",
+        req gopc = "gopc",
+        opt syscallbp = "syscallbp",
+        opt xregs_state = "xRegs.state",
+    }
+    /// `runtime.m`.
+    MLayout = "runtime.m" {
+        req g0 = "g0",
+        req procid = "procid",
+        req gsignal = "gsignal",
+        req curg = "curg",
+        req p = "p",
+        req alllink = "alllink",
+        opt incgo = "incgo",
+    }
+    /// `runtime.p`.
+    PLayout = "runtime.p" {
+        req mcache = "mcache",
+        opt id = "id",
+        opt status = "status",
+    }
+    /// `runtime.mcache`.
+    McacheLayout = "runtime.mcache" {
+        req tiny = "tiny",
+        req tinyoffset = "tinyoffset",
+    }
+    /// `runtime._defer`.
+    DeferLayout = "runtime._defer" {
+        req heap = "heap",
+        req sp = "sp",
+        req pc = "pc",
+        req func = "fn",
+        req link = "link",
+        opt rangefunc = "rangefunc",
+        opt head = "head",
+    }
+    /// `runtime._panic`.
+    PanicLayout = "runtime._panic" {
+        req arg = "arg",
+        req link = "link",
+    }
+    /// `runtime.stackmap`.
+    StackmapLayout = "runtime.stackmap" {
+        req n = "n",
+        req nbit = "nbit",
+        req bytedata = "bytedata",
+    }
+    /// `runtime.stackObjectRecord`.
+    StackObjectRecordLayout = "runtime.stackObjectRecord" {
+        req off = "off",
+        req obj_size = "size",
+        req ptr_bytes = "ptrBytes|ptrdata",
+        req gcdataoff = "gcdataoff",
+    }
+    /// `runtime.mstats`.
+    MstatsLayout = "runtime.mstats" {
+        opt last_gc_unix = "last_gc_unix",
+        opt numgc = "numgc",
+    }
+    /// `runtime.gcControllerState`.
+    GcControllerLayout = "runtime.gcControllerState" {
+        opt heap_marked = "heapMarked",
+        opt heap_in_use = "heapInUse",
+        opt total_alloc = "totalAlloc",
+        opt total_free = "totalFree",
+    }
+}
+
+/// Addresses of runtime variables in the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields carry the runtime's own names")]
+pub struct Globals {
+    pub firstmoduledata: u64,
+    pub mheap: u64,
+    pub allgs: u64,
+    pub allm: u64,
+    pub allp: u64,
+    pub gcphase: u64,
+    pub memstats: u64,
+    pub gc_controller: u64,
+    pub allfin: u64,
+    pub build_version: Option<u64>,
+    /// `runtime.gcCleanups` (1.25+).
+    pub gc_cleanups: Option<u64>,
+    /// Sentinel of a GC mask that is being built (1.24+).
+    pub in_progress: Option<u64>,
+    pub m0: Option<u64>,
+    pub g0: Option<u64>,
+    pub work: Option<u64>,
+    pub sched: Option<u64>,
+    pub wait_reason_strings: Option<u64>,
+    pub zerobase: Option<u64>,
+}
+
+/// Values of runtime constants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Constants {
+    /// `_KindSpecialFinalizer`.
+    pub kind_special_finalizer: u8,
+    /// `_KindSpecialWeakHandle` (1.23+).
+    pub kind_special_weak_handle: Option<u8>,
+    /// `_KindSpecialCleanup` (1.24+).
+    pub kind_special_cleanup: Option<u8>,
+    /// `minSizeForMallocHeader`: pointerful slots above it start with their type.
+    pub min_size_for_malloc_header: u64,
+    /// `mallocHeaderSize`.
+    pub malloc_header_size: u64,
+}
+
+/// Everything about the target's runtime that depends on its release or build.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "one field per struct of the runtime, named after it")]
+pub struct RuntimeLayout {
+    pub globals: Globals,
+    pub constants: Constants,
+    pub mheap: MheapLayout,
+    pub mspan: MspanLayout,
+    pub special: SpecialLayout,
+    pub specialfinalizer: SpecialFinalizerLayout,
+    pub special_weak_handle: Option<SpecialWeakHandleLayout>,
+    pub special_cleanup: Option<SpecialCleanupLayout>,
+    pub finblock: FinBlockLayout,
+    pub finalizer: FinalizerLayout,
+    pub cleanup_block: Option<CleanupBlockLayout>,
+    pub cleanup_fn: Option<CleanupFnLayout>,
+    pub cleanup_queue: Option<CleanupQueueLayout>,
+    pub moduledata: ModuledataLayout,
+    pub textsect: TextsectLayout,
+    pub bitvector: BitvectorLayout,
+    pub pc_header: PcHeaderLayout,
+    pub functab: FunctabLayout,
+    pub func: FuncLayout,
+    pub abi_type: AbiTypeLayout,
+    pub array_type: ArrayTypeLayout,
+    pub struct_type: StructTypeLayout,
+    pub struct_field: StructFieldLayout,
+    pub g: GLayout,
+    pub m: MLayout,
+    pub p: PLayout,
+    pub mcache: McacheLayout,
+    pub defer: DeferLayout,
+    pub panic: PanicLayout,
+    pub stackmap: StackmapLayout,
+    pub stack_object_record: StackObjectRecordLayout,
+    pub mstats: MstatsLayout,
+    pub gc_controller: GcControllerLayout,
+    /// `sizeof(runtime.spanInlineMarkBits)`: 128 under Green Tea, 0 without.
+    pub inline_mark_bits_size: u64,
+}
+
+impl RuntimeLayout {
+    /// Finds every offset, variable and constant.
+    ///
+    /// * `variables`: package variables with link-time addresses; `bias` is added to them.
+    /// * `constants`: by full name, such as `runtime._KindSpecialFinalizer`.
+    ///
+    /// # Errors
+    /// A struct, field or variable that every supported release has is missing: the message names it.
+    pub fn find(
+        types: &TypeTable,
+        variables: &[GlobalVariable],
+        constants: &FxHashMap<String, i64>,
+        bias: u64,
+    ) -> Result<Self> {
+        Ok(Self {
+            globals: Globals::find(variables, bias)?,
+            constants: Constants::find(constants)?,
+            mheap: MheapLayout::find(types)?,
+            mspan: MspanLayout::find(types)?,
+            special: SpecialLayout::find(types)?,
+            specialfinalizer: SpecialFinalizerLayout::find(types)?,
+            special_weak_handle: SpecialWeakHandleLayout::find_optional(types)?,
+            special_cleanup: SpecialCleanupLayout::find_optional(types)?,
+            finblock: FinBlockLayout::find(types)?,
+            finalizer: FinalizerLayout::find(types)?,
+            cleanup_block: CleanupBlockLayout::find_optional(types)?,
+            cleanup_fn: CleanupFnLayout::find_optional(types)?,
+            cleanup_queue: CleanupQueueLayout::find_optional(types)?,
+            moduledata: ModuledataLayout::find(types)?,
+            textsect: TextsectLayout::find(types)?,
+            bitvector: BitvectorLayout::find(types)?,
+            pc_header: PcHeaderLayout::find(types)?,
+            functab: FunctabLayout::find(types)?,
+            func: FuncLayout::find(types)?,
+            abi_type: AbiTypeLayout::find(types)?,
+            array_type: ArrayTypeLayout::find(types)?,
+            struct_type: StructTypeLayout::find(types)?,
+            struct_field: StructFieldLayout::find(types)?,
+            g: GLayout::find(types)?,
+            m: MLayout::find(types)?,
+            p: PLayout::find(types)?,
+            mcache: McacheLayout::find(types)?,
+            defer: DeferLayout::find(types)?,
+            panic: PanicLayout::find(types)?,
+            stackmap: StackmapLayout::find(types)?,
+            stack_object_record: StackObjectRecordLayout::find(types)?,
+            mstats: MstatsLayout::find(types)?,
+            gc_controller: GcControllerLayout::find(types)?,
+            inline_mark_bits_size: types.find("runtime.spanInlineMarkBits").map_or(0, |ty| types.get(ty).size),
+        })
+    }
+}
+
+impl Globals {
+    fn find(variables: &[GlobalVariable], bias: u64) -> Result<Self> {
+        let runtime: FxHashMap<&str, u64> = variables
+            .iter()
+            .filter_map(|v| Some((v.name.strip_prefix("runtime.")?, v.address.wrapping_add(bias))))
+            .collect();
+        let optional = |name: &str| runtime.get(name).copied();
+        let required = |name: &str| {
+            optional(name).ok_or_else(|| {
+                Error::new(format!("runtime layout: no variable runtime.{name} in the DWARF of the executable"))
+                    .remedy("use the executable with DWARF (built without -ldflags=-w or -s)")
+            })
+        };
+        Ok(Self {
+            firstmoduledata: required("firstmoduledata")?,
+            mheap: required("mheap_")?,
+            allgs: required("allgs")?,
+            allm: required("allm")?,
+            allp: required("allp")?,
+            gcphase: required("gcphase")?,
+            memstats: required("memstats")?,
+            gc_controller: required("gcController")?,
+            allfin: required("allfin")?,
+            build_version: optional("buildVersion"),
+            gc_cleanups: optional("gcCleanups"),
+            in_progress: optional("inProgress"),
+            m0: optional("m0"),
+            g0: optional("g0"),
+            work: optional("work"),
+            sched: optional("sched"),
+            wait_reason_strings: optional("waitReasonStrings"),
+            zerobase: optional("zerobase"),
+        })
+    }
+}
+
+impl Constants {
+    fn find(constants: &FxHashMap<String, i64>) -> Result<Self> {
+        let runtime = |name: &str| constants.get(&format!("runtime.{name}")).copied();
+        let kind = |name: &str| runtime(name).and_then(|v| u8::try_from(v).ok());
+        let size = |name: &str, usual: u64| runtime(name).and_then(|v| u64::try_from(v).ok()).unwrap_or(usual);
+        Ok(Self {
+            kind_special_finalizer: kind("_KindSpecialFinalizer").ok_or_else(|| {
+                Error::new("runtime layout: no constant runtime._KindSpecialFinalizer in the DWARF of the executable")
+            })?,
+            kind_special_weak_handle: kind("_KindSpecialWeakHandle"),
+            kind_special_cleanup: kind("_KindSpecialCleanup"),
+            // 8 bytes of header; bitmaps up to one bitmap word per pointer bit: the same in every supported release.
+            min_size_for_malloc_header: size("minSizeForMallocHeader", 512),
+            malloc_header_size: size("mallocHeaderSize", 8),
+        })
+    }
+}

@@ -1,0 +1,49 @@
+//! A small image for unit tests: a few ranges of bytes.
+
+use crate::address::{Addr, AddrRange};
+use crate::image::{IN_SPILL, Image, Missing, Place, ReadError, Scratch, UnitBytes};
+
+/// Bytes at addresses.
+pub(crate) struct Bytes {
+    ranges: Vec<(u64, Vec<u8>)>,
+    missing: Missing,
+}
+
+impl Bytes {
+    pub(crate) fn new(ranges: Vec<(u64, Vec<u8>)>) -> Self {
+        Self { ranges, missing: Missing::default() }
+    }
+
+    fn find(&self, range: AddrRange) -> Option<&[u8]> {
+        let (start, bytes) = self
+            .ranges
+            .iter()
+            .find(|(start, bytes)| range.start.0 >= *start && range.start.0 - start <= bytes.len() as u64)?;
+        let from = (range.start.0 - start) as usize;
+        bytes.get(from..from.checked_add(usize::try_from(range.len).ok()?)?)
+    }
+}
+
+impl Image for Bytes {
+    fn load<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
+        scratch.places.clear();
+        scratch.spill.clear();
+        for &range in ranges {
+            let bytes = self.find(range).unwrap_or_default();
+            let offset = scratch.spill.len() as u64 | IN_SPILL;
+            scratch.spill.extend_from_slice(bytes);
+            scratch.places.push(Place { offset, len: bytes.len() as u32 });
+        }
+        UnitBytes { base: &[], spill: &scratch.spill, places: &scratch.places }
+    }
+
+    fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
+        let range = AddrRange { start: addr, len: buf.len() as u64 };
+        buf.copy_from_slice(self.find(range).ok_or(ReadError::Unmapped(addr))?);
+        Ok(())
+    }
+
+    fn missing(&self) -> &Missing {
+        &self.missing
+    }
+}

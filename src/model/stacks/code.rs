@@ -1,0 +1,106 @@
+//! What the function tables say about one PC: frame geometry, stack maps, stack objects. Built once per distinct PC, shared by all
+//! goroutines that stand there.
+//!
+//! Everything is relative to the *canonical frame address* (CFA), the caller's SP (`stkframe.fp`), because that is how DWARF names
+//! slots: a slot's offset from it is a property of the PC, not of the goroutine. Source: `(*stkframe).getStackMap`,
+//! `(*unwinder).resolveInternal`; amd64 geometry.
+
+use super::bits::Bits;
+use std::sync::Arc;
+
+/// `abi.FuncFlag`: outermost function of its stack.
+pub const FLAG_TOP_FRAME: u8 = 1;
+/// `abi.FuncFlag`: writes SP, cannot be unwound through.
+pub const FLAG_SP_WRITE: u8 = 2;
+
+/// Functions that the unwinder and the scan treat specially (`abi.FuncID`).
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// None of the others.
+    Normal,
+    /// `runtime.sigpanic`: its caller continues at its deferreturn call or never.
+    SigPanic,
+    /// `runtime.asyncPreempt`, `runtime.debugCallV2`: injected calls; they and their caller are scanned conservatively.
+    Injected,
+    /// `runtime.cgocallback`: keeps both stacks unwindable although it writes SP.
+    CgoCallback,
+    /// `runtime.sigtramp`, `runtime.cgoSigtramp`: their caller is the kernel's signal frame.
+    SigTramp,
+}
+
+/// A stack object: an address-taken variable or a temporary whose address is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackObject {
+    /// Offset from the CFA.
+    pub offset: i64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Pointer words from its start.
+    pub mask: Bits,
+}
+
+/// Live pointer words of a frame that continues at a PC, and its stack objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StackMaps {
+    /// Bit `i` is the word at `locals_offset + 8 * i`.
+    pub locals: Bits,
+    /// CFA offset of the first bit of `locals`.
+    pub locals_offset: i64,
+    /// Bit `i` is the word at `FrameCode::argp + 8 * i`.
+    pub args: Bits,
+    /// In table order.
+    pub objects: Vec<StackObject>,
+}
+
+/// One PC.
+#[derive(Clone, Debug)]
+pub struct FrameCode {
+    /// The PC.
+    pub pc: u64,
+    /// Canonical function number.
+    pub func: u32,
+    /// Function name.
+    pub name: Arc<str>,
+    /// Entry PC.
+    pub entry: u64,
+    /// `abi.FuncFlag` bits.
+    pub flag: u8,
+    /// Special treatment.
+    pub role: Role,
+    /// The function has no SP table: the stack ends here (`f.pcsp == 0`).
+    pub no_sp_table: bool,
+    /// SP as an offset from the CFA: `-(spdelta + 8)`.
+    pub sp: i64,
+    /// Top of the locals as an offset from the CFA.
+    pub varp: i64,
+    /// Arguments as an offset from the CFA.
+    pub argp: i64,
+    /// Words of arguments, results and spill slots; `None` if only a reflect call record knows.
+    pub arg_words: Option<u32>,
+    /// Where it continues after a recovered panic: `entry + deferreturn + 1`; `None` if never.
+    pub deferreturn_pc: Option<u64>,
+    /// Maps of a frame that continues at this PC.
+    pub maps: StackMaps,
+}
+
+impl FrameCode {
+    /// Words of the frame proper from SP up to the arguments' end, as far as statically known: bounds every slot of the frame.
+    #[must_use]
+    pub fn span_words(&self) -> u64 {
+        let args = i64::from(self.arg_words.unwrap_or(0)) * 8;
+        ((self.argp + args - self.sp).max(0) / 8) as u64
+    }
+}
+
+/// Index of a [`FrameCode`] in a worker's view of the function tables.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CodeId(pub u32);
+
+/// The unwinder's only view of the function tables. Ids instead of references, so that a frame takes two words and no reference
+/// count is shared between workers.
+pub trait FrameCodes {
+    /// The code at `pc`, `None` if no module's function holds it.
+    fn find(&mut self, pc: u64) -> Option<CodeId>;
+    /// The code with this id.
+    fn code(&self, id: CodeId) -> &FrameCode;
+}

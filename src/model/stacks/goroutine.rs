@@ -1,0 +1,255 @@
+//! The goroutines of `runtime.allgs` and where each one's stack is to be unwound from.
+//!
+//! A goroutine that does not run has its PC and SP in `g.sched`, or in `g.syscallpc` and `g.syscallsp`. A running one needs its
+//! thread: the registers if SP is on the goroutine's stack, `g.sched` if it switched to the system stack (`systemstack`, `mcall`,
+//! `asmcgocall` fill it and clear it again), the interrupted context if it handles a signal.
+
+use super::code::{FrameCodes, Role};
+use super::layout::StackLayout;
+use super::memory::StackMemory;
+use super::unwind::{Start, unwind};
+use crate::address::{Addr, AddrRange};
+use crate::image::{Image, Scratch, Thread};
+use crate::incident::Incidents;
+use rustc_hash::FxHashMap;
+
+/// `_Gidle`: just allocated.
+const G_IDLE: u32 = 0;
+/// `_Grunning`.
+const G_RUNNING: u32 = 2;
+/// `_Gdead`.
+const G_DEAD: u32 = 6;
+/// `_Gdeadextra` (Go 1.26+).
+const G_DEAD_EXTRA: u32 = 11;
+/// `_Gscan`, a bit beside the status.
+const G_SCAN: u32 = 0x1000;
+/// Longest stack that is loaded: what one image read may ask for.
+const MAX_STACK_BYTES: u64 = 1 << 30;
+
+/// One goroutine whose stack the collector scans.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Goroutine {
+    /// Address of the `g`.
+    pub addr: u64,
+    /// `goid`.
+    pub goid: u64,
+    /// `atomicstatus` without the scan bit.
+    pub status: u32,
+    /// `[stack.lo, stack.hi)`.
+    pub stack: AddrRange,
+    /// `sched.sp`.
+    pub sched_sp: u64,
+    /// `sched.pc`.
+    pub sched_pc: u64,
+    /// `sched.ctxt`: a closure register that the scheduler saved.
+    pub sched_ctxt: u64,
+    /// `syscallsp`.
+    pub syscallsp: u64,
+    /// `syscallpc`.
+    pub syscallpc: u64,
+    /// `m`.
+    pub m: u64,
+    /// `_defer`.
+    pub defer: u64,
+    /// `_panic`.
+    pub panic: u64,
+    /// `startpc`.
+    pub startpc: u64,
+    /// Extended registers of an asynchronously preempted goroutine, if the collector scans them.
+    pub xregs: Option<AddrRange>,
+}
+
+impl Goroutine {
+    /// Parses a `g` of `layout.g_size` bytes; `None` if the collector does not scan its stack.
+    fn parse(addr: u64, bytes: &[u8], layout: &StackLayout) -> Option<Self> {
+        let word = |offset: u64| {
+            let from = offset as usize;
+            u64::from_le_bytes(bytes[from..from + 8].try_into().expect("8 bytes"))
+        };
+        let at = layout.g_atomicstatus as usize;
+        let status = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes")) & !G_SCAN;
+        if matches!(status, G_IDLE | G_DEAD | G_DEAD_EXTRA) {
+            return None;
+        }
+        let preempted = layout.g_async_safe_point.is_some_and(|offset| bytes[offset as usize] != 0);
+        let xregs = layout.g_xregs_state.filter(|_| preempted).map(word).filter(|state| *state != 0);
+        Some(Self {
+            addr,
+            goid: word(layout.g_goid),
+            status,
+            stack: AddrRange::from_bounds(Addr(word(layout.g_stack_lo)), Addr(word(layout.g_stack_hi))),
+            sched_sp: word(layout.g_sched_sp),
+            sched_pc: word(layout.g_sched_pc),
+            sched_ctxt: word(layout.g_sched_ctxt),
+            syscallsp: word(layout.g_syscallsp),
+            syscallpc: word(layout.g_syscallpc),
+            m: word(layout.g_m),
+            defer: word(layout.g_defer),
+            panic: word(layout.g_panic),
+            startpc: word(layout.g_startpc),
+            xregs: xregs.zip(layout.xregs_size).map(|(state, len)| AddrRange { start: Addr(state), len }),
+        })
+    }
+
+    /// Whether it occupies a thread.
+    #[must_use]
+    pub const fn is_running(&self) -> bool {
+        self.status == G_RUNNING
+    }
+}
+
+/// Where a goroutine's innermost frame is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Unwind from here; `registers` (DWARF numbering) belong to the innermost frame if it is at any PC.
+    Unwind {
+        /// PC and SP.
+        start: Start,
+        /// Empty at a safe point.
+        registers: Vec<u64>,
+    },
+    /// Nothing tells where it stands: every word of its stack may be live.
+    Unknown,
+}
+
+/// Reads the goroutines at `addrs` (elements of `allgs`); dead ones are left out.
+pub fn read_goroutines(
+    image: &dyn Image,
+    layout: &StackLayout,
+    addrs: &[u64],
+    scratch: &mut Scratch,
+    incidents: &mut Incidents,
+) -> Vec<Goroutine> {
+    if !layout.g_fits() {
+        incidents.add("stack.bad_g_layout", addrs.len() as u64);
+        return Vec::new();
+    }
+    let ranges: Vec<_> = addrs.iter().map(|g| AddrRange { start: Addr(*g), len: layout.g_size }).collect();
+    let bytes = image.load(&ranges, scratch);
+    let mut goroutines = Vec::with_capacity(addrs.len());
+    for (i, addr) in addrs.iter().enumerate() {
+        let g = bytes.get(i);
+        if g.len() as u64 != layout.g_size {
+            incidents.count("stack.unreadable_g");
+        } else if let Some(g) = Goroutine::parse(*addr, g, layout) {
+            if g.stack.len == 0 || g.stack.len > MAX_STACK_BYTES {
+                incidents.count("stack.bad_bounds");
+            } else {
+                goroutines.push(g);
+            }
+        }
+    }
+    goroutines
+}
+
+/// Threads of the dumped process by Linux thread id.
+#[derive(Debug)]
+pub struct Threads<'a> {
+    list: &'a [Thread],
+    by_tid: FxHashMap<u64, usize>,
+}
+
+/// Offsets of the general registers in a signal frame's `mcontext` (amd64, `ucontext` + 40), in DWARF numbering:
+/// rax rdx rcx rbx rsi rdi rbp rsp r8..r15.
+const GREGS: [u64; 16] = [13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7];
+/// `gregs[REG_RIP]`.
+const GREG_RIP: u64 = 16;
+const MCONTEXT: u64 = 40;
+/// DWARF number of RSP.
+const DWARF_RSP: usize = 7;
+/// How far up a signal stack is unwound; the runtime's own is 32 KiB.
+const SIGNAL_STACK_BYTES: u64 = 64 << 10;
+
+impl<'a> Threads<'a> {
+    /// Indexes `list`.
+    #[must_use]
+    pub fn new(list: &'a [Thread]) -> Self {
+        Self { list, by_tid: list.iter().enumerate().map(|(i, t)| (u64::from(t.tid), i)).collect() }
+    }
+
+    /// Finds where `g` stands.
+    pub fn entry(&self, g: &Goroutine, image: &dyn Image, layout: &StackLayout, codes: &mut dyn FrameCodes) -> Entry {
+        let saved = |pc, sp, is_syscall| {
+            let start = Start { pc, sp, is_syscall, any_pc: false };
+            Entry::Unwind { start, registers: Vec::new() }
+        };
+        if !g.is_running() {
+            return if g.syscallsp != 0 && g.stack.contains(Addr(g.syscallsp)) {
+                saved(g.syscallpc, g.syscallsp, true)
+            } else if g.stack.contains(Addr(g.sched_sp)) {
+                saved(g.sched_pc, g.sched_sp, false)
+            } else {
+                Entry::Unknown
+            };
+        }
+        let on_stack = |sp: u64| g.stack.contains(Addr(sp));
+        let thread = self.find(g, image, layout);
+        if let Some(thread) = thread.filter(|t| on_stack(t.sp)) {
+            let start = Start { pc: thread.pc, sp: thread.sp, is_syscall: false, any_pc: true };
+            return Entry::Unwind { start, registers: thread.dwarf_regs.clone() };
+        }
+        if on_stack(g.sched_sp) {
+            return saved(g.sched_pc, g.sched_sp, false);
+        }
+        if on_stack(g.syscallsp) {
+            return saved(g.syscallpc, g.syscallsp, true);
+        }
+        // In a VDSO call on the system stack: the caller's PC and SP.
+        let m_word = |offset: Option<u64>| offset.and_then(|o| image.read_u64(Addr(g.m).add(o)).ok()).unwrap_or(0);
+        let (vdso_pc, vdso_sp) = (m_word(layout.m_vdso_pc), m_word(layout.m_vdso_sp));
+        if on_stack(vdso_sp) && codes.find(vdso_pc).is_some() {
+            return saved(vdso_pc, vdso_sp, false);
+        }
+        if let Some((pc, registers)) = thread.and_then(|t| interrupted(t, image, codes))
+            && on_stack(registers[DWARF_RSP])
+        {
+            let start = Start { pc, sp: registers[DWARF_RSP], is_syscall: false, any_pc: true };
+            return Entry::Unwind { start, registers };
+        }
+        Entry::Unknown
+    }
+
+    /// The thread that runs `g`: by `m.procid`, else (another PID namespace) by a SP on the goroutine's or its system stack.
+    fn find(&self, g: &Goroutine, image: &dyn Image, layout: &StackLayout) -> Option<&'a Thread> {
+        let m = Addr(g.m);
+        let read = |addr: Addr| image.read_u64(addr).ok();
+        if g.m == 0 || read(m.add(layout.m_curg))? != g.addr {
+            return None;
+        }
+        if let Some(i) = self.by_tid.get(&read(m.add(layout.m_procid))?) {
+            return self.list.get(*i);
+        }
+        let stack_of = |g: u64| {
+            let (lo, hi) = (read(Addr(g).add(layout.g_stack_lo))?, read(Addr(g).add(layout.g_stack_hi))?);
+            Some(AddrRange::from_bounds(Addr(lo), Addr(hi)))
+        };
+        let mut stacks = vec![g.stack];
+        stacks.extend(read(m.add(layout.m_g0)).and_then(stack_of));
+        stacks.extend(layout.m_gsignal.and_then(|o| read(m.add(o))).and_then(stack_of));
+        stacks.iter().find_map(|stack| self.list.iter().find(|t| stack.contains(Addr(t.sp))))
+    }
+}
+
+/// PC and registers that a signal interrupted, if `thread` is in a signal handler of the runtime.
+fn interrupted(thread: &Thread, image: &dyn Image, codes: &mut dyn FrameCodes) -> Option<(u64, Vec<u64>)> {
+    let mut bytes = Vec::new();
+    // The stack may end anywhere; page by page, as far as there is memory.
+    let mut page = [0; 4096];
+    while (bytes.len() as u64) < SIGNAL_STACK_BYTES {
+        let at = Addr(thread.sp).add(bytes.len() as u64);
+        let len = 4096 - (at.0 % 4096) as usize;
+        if image.read(at, &mut page[..len]).is_err() {
+            break;
+        }
+        bytes.extend_from_slice(&page[..len]);
+    }
+    let stack = StackMemory::new(thread.sp, &bytes);
+    let start = Start { pc: thread.pc, sp: thread.sp, is_syscall: false, any_pc: true };
+    let mut frames = Vec::new();
+    unwind(start, stack, codes, &mut frames);
+    let ucontext = frames.iter().find(|f| codes.code(f.code).role == Role::SigTramp)?.cfa;
+    let gregs = ucontext.wrapping_add(MCONTEXT);
+    let greg = |i: u64| stack.word(gregs.wrapping_add(i * 8));
+    let registers: Option<Vec<_>> = GREGS.iter().map(|i| greg(*i)).collect();
+    Some((greg(GREG_RIP)?, registers?))
+}

@@ -1,0 +1,214 @@
+//! Builds [`FrameCode`] from a module's function tables, as `(*stkframe).getStackMap` (stkframe.go) reads them.
+
+use super::bits::Bits;
+use super::code::{CodeId, FrameCode, FrameCodes, Role, StackMaps, StackObject};
+use crate::address::Addr;
+use crate::image::Image;
+use crate::model::modules::{Func, FuncData, Modules, PcData};
+use dashmap::DashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
+use std::sync::Arc;
+
+/// `abi.ArgsSizeUnknown`.
+const ARGS_SIZE_UNKNOWN: i32 = i32::MIN;
+/// Bytes of a `stackObjectRecord`: off i32, size i32, ptrBytes i32, gcdataoff u32.
+const OBJECT_RECORD: u64 = 16;
+/// No frame is larger: the linker refuses functions with frames of 2 GiB, the compiler variables on the stack over 128 MiB.
+const MAX_FRAME: u64 = 1 << 31;
+
+/// All PCs seen so far, shared by the workers.
+pub struct CodeCache<'a> {
+    image: &'a dyn Image,
+    modules: &'a Modules,
+    by_pc: DashMap<u64, Option<Arc<FrameCode>>, FxBuildHasher>,
+}
+
+impl<'a> CodeCache<'a> {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(image: &'a dyn Image, modules: &'a Modules) -> Self {
+        Self { image, modules, by_pc: DashMap::default() }
+    }
+
+    /// The code at `pc`.
+    ///
+    /// Cost: a locked hash lookup; workers put a [`LocalCodes`] in front.
+    #[must_use]
+    pub fn get(&self, pc: u64) -> Option<Arc<FrameCode>> {
+        if let Some(known) = self.by_pc.get(&pc) {
+            return known.clone();
+        }
+        let code = build(self.image, self.modules, pc).map(Arc::new);
+        // Two workers may build the same code: the contents are equal, so either may stay.
+        self.by_pc.entry(pc).or_insert(code).clone()
+    }
+}
+
+/// A worker's own view of a [`CodeCache`]: no lock for a PC that it saw before.
+pub struct LocalCodes<'c, 'a> {
+    shared: &'c CodeCache<'a>,
+    codes: Vec<Arc<FrameCode>>,
+    by_pc: FxHashMap<u64, Option<CodeId>>,
+}
+
+impl<'c, 'a> LocalCodes<'c, 'a> {
+    /// An empty view.
+    #[must_use]
+    pub fn new(shared: &'c CodeCache<'a>) -> Self {
+        Self { shared, codes: Vec::new(), by_pc: FxHashMap::default() }
+    }
+}
+
+impl FrameCodes for LocalCodes<'_, '_> {
+    fn find(&mut self, pc: u64) -> Option<CodeId> {
+        *self.by_pc.entry(pc).or_insert_with(|| {
+            let code = self.shared.get(pc)?;
+            self.codes.push(code);
+            Some(CodeId(self.codes.len() as u32 - 1))
+        })
+    }
+
+    fn code(&self, id: CodeId) -> &FrameCode {
+        &self.codes[id.0 as usize]
+    }
+}
+
+fn build(image: &dyn Image, modules: &Modules, pc: u64) -> Option<FrameCode> {
+    let func = modules.find_func(image, pc)?;
+    let name: Arc<str> = modules.func_name(image, &func).unwrap_or_default().into();
+    let spdelta = modules.sp_delta(image, &func, pc);
+    let argp = 0;
+    let arg_words = (func.args != ARGS_SIZE_UNKNOWN).then(|| func.args.max(0) as u32 / 8);
+    let role = role_of(&name);
+    let mut code = FrameCode {
+        pc,
+        func: func.index,
+        entry: func.entry,
+        flag: func.flag,
+        role,
+        no_sp_table: func.pcsp == 0,
+        // A missing or damaged table gives -1: the frame would not end above SP, and the unwinder stops there.
+        sp: spdelta.map_or(0, |d| -(i64::from(d) + 8)),
+        varp: if spdelta.is_some_and(|d| d > 0) { -16 } else { -8 },
+        argp,
+        arg_words,
+        deferreturn_pc: (func.deferreturn != 0).then(|| func.entry + u64::from(func.deferreturn) + 1),
+        maps: StackMaps::default(),
+        name,
+    };
+    code.maps = maps(image, modules, &func, &code);
+    Some(code)
+}
+
+/// By name: `abi.FuncID` is renumbered between releases.
+fn role_of(name: &str) -> Role {
+    match name {
+        "runtime.sigpanic" => Role::SigPanic,
+        "runtime.asyncPreempt" | "runtime.debugCallV2" => Role::Injected,
+        "runtime.cgocallback" => Role::CgoCallback,
+        "runtime.sigtramp" | "runtime.cgoSigtramp" => Role::SigTramp,
+        _ => Role::Normal,
+    }
+}
+
+fn maps(image: &dyn Image, modules: &Modules, func: &Func, code: &FrameCode) -> StackMaps {
+    // Back up to the CALL, except at the entry; -1 means no index: the prologue, whose map is the first.
+    let index =
+        if code.pc == func.entry { None } else { modules.pcdata(image, func, PcData::StackMapIndex, code.pc - 1) };
+    let index = index.filter(|i| *i >= 0).unwrap_or(0) as u32;
+    let mut maps = StackMaps::default();
+    let local_words = (code.varp - code.sp).max(0) as u64 / 8;
+    if local_words > 0
+        && let Some(map) = modules.funcdata(image, func, FuncData::LocalsPointerMaps)
+        && let Some(bits) = stackmap(image, map, index, local_words)
+    {
+        maps.locals_offset = code.varp - bits.len() as i64 * 8;
+        maps.locals = bits;
+    }
+    let arg_words = u64::from(code.arg_words.unwrap_or(0));
+    if arg_words > 0
+        && let Some(map) = modules.funcdata(image, func, FuncData::ArgsPointerMaps)
+        && let Some(bits) = stackmap(image, map, index, arg_words)
+    {
+        maps.args = bits;
+    }
+    if let Some(table) = modules.funcdata(image, func, FuncData::StackObjects) {
+        let rodata = modules.list.get(func.module as usize).map_or(0, |m| m.rodata);
+        maps.objects = stack_objects(image, table, rodata, code);
+    }
+    maps
+}
+
+/// Bitmap `index` of a `stackmap{n, nbit i32; bytedata}`; `None` if it does not describe at most `max_words` words.
+fn stackmap(image: &dyn Image, map: u64, index: u32, max_words: u64) -> Option<Bits> {
+    let map = Addr(map);
+    let (n, nbit) = (image.read_u32(map).ok()?, image.read_u32(map.add(4)).ok()?);
+    if index >= n || u64::from(nbit) > max_words || max_words * 8 > MAX_FRAME {
+        return None;
+    }
+    read_bits(image, map.add(8 + u64::from(index) * u64::from(nbit).div_ceil(8)), nbit as usize)
+}
+
+/// `nbit` bits at `addr`.
+fn read_bits(image: &dyn Image, addr: Addr, nbit: usize) -> Option<Bits> {
+    let mut bytes = vec![0; nbit.div_ceil(8)];
+    image.read(addr, &mut bytes).ok()?;
+    Some(Bits::from_bytes(&bytes, nbit))
+}
+
+/// The records that lie inside the frame; others cannot be reached by any goroutine that stands there.
+fn stack_objects(image: &dyn Image, table: u64, rodata: u64, code: &FrameCode) -> Vec<StackObject> {
+    let frame_words = code.span_words();
+    let Ok(n) = image.read_u64(Addr(table)) else { return Vec::new() };
+    // Each object has at least one byte, but a pointer word in practice: more records than words are damage.
+    let n = n.min(frame_words);
+    let mut objects = Vec::new();
+    for i in 0..n {
+        let mut record = [0; OBJECT_RECORD as usize];
+        if image.read(Addr(table).add(8 + i * OBJECT_RECORD), &mut record).is_err() {
+            break;
+        }
+        let field = |at: usize| u32::from_le_bytes(record[at..at + 4].try_into().expect("4 bytes"));
+        let (off, size, ptr_bytes) = (field(0) as i32, u64::from(field(4)), u64::from(field(8)));
+        let base = if off < 0 { code.varp } else { code.argp };
+        let offset = base + i64::from(off);
+        if offset < code.sp || size > frame_words * 8 || ptr_bytes > size {
+            continue;
+        }
+        let Some(mask) = read_bits(image, Addr(rodata).add(u64::from(field(12))), (ptr_bytes / 8) as usize) else {
+            continue;
+        };
+        objects.push(StackObject { offset, size, mask });
+    }
+    objects
+}
+
+/// The argument map of `reflect.makeFuncStub` or `reflect.methodValueCall`, which only the `*reflectMethodValue` at `sp` knows
+/// (`(*stkframe).argMapInternal`); `None` if the function has not started yet or the record is damaged.
+#[must_use]
+pub fn reflect_arguments(image: &dyn Image, code: &FrameCode, sp: u64) -> Option<Bits> {
+    let word = |addr: u64| image.read_u64(Addr(addr)).ok();
+    if code.arg_words.is_some() || code.sp >= -8 {
+        return None;
+    }
+    let value = word(sp)?;
+    if word(value)? != code.entry {
+        return None;
+    }
+    // reflectMethodValue{fn uintptr; stack *bitvector; argLen uintptr}
+    let map = word(value.wrapping_add(8))?;
+    let nbit = image.read_u32(Addr(map)).ok()?;
+    let bytes = word(map.wrapping_add(8))?;
+    let results_valid = image.read_u8(Addr(sp).add(32)).ok()? != 0;
+    let mut nbit = u64::from(nbit.min(1 << 20));
+    if !results_valid {
+        nbit = nbit.min(word(value.wrapping_add(16))? / 8);
+    }
+    read_bits(image, Addr(bytes), nbit as usize)
+}
+
+/// Whether `name` is one of the functions whose arguments [`reflect_arguments`] finds.
+#[must_use]
+pub fn is_reflect_stub(name: &str) -> bool {
+    matches!(name, "reflect.makeFuncStub" | "reflect.methodValueCall")
+}

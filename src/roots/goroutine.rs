@@ -1,0 +1,400 @@
+//! Scans one goroutine: frames by their plans, then what the goroutine's own records point to, then the stack objects that live
+//! pointers hit (`scanstack`, `scanframeworker`, `stackScanState`).
+
+use super::plan::{Plan, Source};
+use super::stacks::{Batch, Shared};
+use super::store::Head;
+use super::{RootKind, Stratum};
+use crate::address::Addr;
+use crate::model::stacks::{
+    Entry, Frame, FrameCodes, Goroutine, StackMemory, is_reflect_stub, reflect_arguments, unwind,
+};
+use crate::model::types::{Kind, TypeId};
+use std::sync::Arc;
+
+/// Defer records of a goroutine that are followed: the list is hostile, and may be circular.
+const MAX_DEFERS: usize = 1 << 20;
+/// The bottom of every goroutine's stack, not a call.
+const GOEXIT: &str = "runtime.goexit";
+
+/// Buffers reused from goroutine to goroutine.
+#[derive(Default)]
+pub(super) struct Work {
+    frames: Vec<Frame>,
+    /// Labels of the call chains down to a frame, from the outermost frame on; made as far as needed.
+    chains: Vec<Option<u32>>,
+    /// Stack objects by address.
+    objects: Vec<ObjectAt>,
+    /// Pointers into this stack, in the order found.
+    pointers: Vec<StackPointer>,
+    /// Such pointers that were found conservatively: they wait until the exact ones are done.
+    doubtful: Vec<StackPointer>,
+}
+
+/// A stack object of one of the frames.
+#[derive(Copy, Clone)]
+struct ObjectAt {
+    addr: u64,
+    /// 0 once it was scanned.
+    size: u64,
+    frame: u32,
+    index: u32,
+}
+
+/// A pointer into the goroutine's own stack.
+#[derive(Copy, Clone)]
+struct StackPointer {
+    to: u64,
+    /// The variable that holds it, if it is a pointer variable: its label, what it points to, and whether it is the runtime's.
+    holder: Option<(u32, TypeId, bool)>,
+}
+
+/// One goroutine in the works.
+pub(super) struct GoroutineScan<'w, 's, 'a, 'img, 'c> {
+    pub(super) shared: &'w Shared<'s, 'a, 'img>,
+    pub(super) batch: &'w mut Batch<'c>,
+    pub(super) work: &'w mut Work,
+    pub(super) g: &'w Goroutine,
+    pub(super) memory: StackMemory<'w>,
+}
+
+impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
+    /// Scans it, standing at `entry`.
+    pub(super) fn run(&mut self, entry: &Entry) {
+        self.work.frames.clear();
+        self.work.chains.clear();
+        self.work.objects.clear();
+        self.work.pointers.clear();
+        self.work.doubtful.clear();
+        self.batch.goroutines += 1;
+        match entry {
+            Entry::Unwind { start, registers } => {
+                let end = unwind(*start, self.memory, &mut self.batch.codes, &mut self.work.frames);
+                if let Some(cause) = end.cause() {
+                    self.batch.store.incidents.count(cause);
+                }
+                self.batch.frames += self.work.frames.len() as u64;
+                for frame in 0..self.work.frames.len() {
+                    let registers = if frame == 0 { &**registers } else { &[] };
+                    self.scan_frame(frame, registers);
+                }
+                self.scan_registers(registers);
+                if end.cause().is_some() {
+                    // What lies above the last good frame is unknown: any word may be live.
+                    let from = self.work.frames.last().map_or(self.memory.base(), |f| f.cfa);
+                    self.scan_unknown(from);
+                }
+            }
+            Entry::Unknown => {
+                self.batch.store.incidents.count("stack.unknown_position");
+                self.scan_unknown(self.memory.base());
+            }
+        }
+        self.scan_saved();
+        self.scan_objects();
+    }
+
+    fn plan(&mut self, frame: Frame) -> Arc<Arc<Plan>> {
+        let batch = &mut *self.batch;
+        let plan = batch.plans.entry((frame.code, frame.mode));
+        plan.or_insert_with(|| Arc::new(self.shared.plan(batch.codes.code(frame.code), frame.mode))).clone()
+    }
+
+    /// The label of the call chain from the outermost function to frame `frame`.
+    fn chain(&mut self, frame: usize) -> u32 {
+        let frames = &self.work.frames;
+        let codes = &self.batch.codes;
+        // Element k is the chain that ends k frames from the outermost.
+        let wanted = frames.len().saturating_sub(frame + 1);
+        while !frames.is_empty() && self.work.chains.len() <= wanted {
+            let k = self.work.chains.len();
+            let code = codes.code(frames[frames.len() - 1 - k].code);
+            let parent = if k == 0 { None } else { self.work.chains[k - 1] };
+            let hidden = &*code.name == GOEXIT && frames.len() > 1;
+            let label = if hidden { parent } else { Some(self.batch.labels.call(parent, code)) };
+            self.work.chains.push(label);
+        }
+        match self.work.chains.get(wanted).copied().flatten() {
+            Some(label) => label,
+            None => self.start_label(),
+        }
+    }
+
+    /// The function that the goroutine started with: the name where no frame is known.
+    fn start_label(&mut self) -> u32 {
+        match self.batch.codes.find(self.g.startpc) {
+            Some(id) => self.batch.labels.call(None, self.batch.codes.code(id)),
+            None => {
+                let name: Arc<str> = "unknown goroutine".into();
+                self.batch.labels.list.push((None, name));
+                self.batch.labels.list.len() as u32 - 1
+            }
+        }
+    }
+
+    /// A word of the value in the making: sorts out pointers into this stack, and what cannot be a pointer.
+    fn push(&mut self, word: u64, live: bool, conservative: bool, holder: Option<(u32, TypeId, bool)>) {
+        let mut pointer = live;
+        if live && self.g.stack.contains(Addr(word)) {
+            let list = if conservative { &mut self.work.doubtful } else { &mut self.work.pointers };
+            list.push(StackPointer { to: word, holder });
+            pointer = false;
+        } else if live && conservative {
+            pointer = self.shared.sources.heap.find_object(word).is_some();
+        }
+        self.batch.store.push(word, pointer);
+    }
+
+    fn head(&self, stratum: Stratum, kind: RootKind, label: u32, ty: Option<TypeId>, addr: u64) -> Head {
+        let conservative = stratum == Stratum::Conservative;
+        Head { stratum, kind, conservative, label, ty, goid: self.g.goid, addr: Addr(addr) }
+    }
+
+    fn scan_frame(&mut self, index: usize, registers: &[u64]) {
+        let frame = self.work.frames[index];
+        let plan = self.plan(frame);
+        let conservative = plan.conservative;
+        for variable in &plan.variables {
+            let label = self.batch.labels.name(&variable.name.text);
+            let stratum = stratum(conservative, variable.name.runtime);
+            let holder = variable.pointee.map(|elem| (label, elem, variable.name.runtime));
+            let first = self.batch.store.words.len();
+            let mut next = 0;
+            // Parts in value order; most variables have one.
+            while next < variable.nwords {
+                let part = variable.parts.iter().find(|p| p.word <= next && next < p.word + p.nwords);
+                let Some(part) = part else {
+                    self.batch.store.push(0, false);
+                    next += 1;
+                    continue;
+                };
+                for word in next..part.word + part.nwords {
+                    let value = match part.from {
+                        Source::Frame(offset) => self.word(frame.cfa, offset + i64::from(word - part.word) * 8),
+                        Source::Register(register) => registers.get(usize::from(register)).copied().unwrap_or(0),
+                    };
+                    self.push(value, variable.live.get(word as usize), conservative, holder);
+                }
+                next = part.word + part.nwords;
+            }
+            let addr = frame.cfa.wrapping_add_signed(variable.offset);
+            let head = self.head(stratum, RootKind::FrameVariable, label, variable.ty, addr);
+            self.batch.store.finish(first, head);
+        }
+        for (offset, nwords) in &plan.unnamed {
+            self.scan_run(index, frame.cfa.wrapping_add_signed(*offset), *nwords as usize, |_| true, conservative);
+        }
+        let code = self.batch.codes.code(frame.code);
+        if is_reflect_stub(&code.name) && !conservative {
+            self.scan_reflect_stub(index);
+        }
+        for (i, object) in plan.objects.iter().enumerate() {
+            let addr = frame.cfa.wrapping_add_signed(object.offset);
+            self.work.objects.push(ObjectAt { addr, size: object.size, frame: index as u32, index: i as u32 });
+        }
+    }
+
+    /// A word of the frame at `cfa`; 0 if the image lacks it.
+    fn word(&mut self, cfa: u64, offset: i64) -> u64 {
+        self.memory.word(cfa.wrapping_add_signed(offset)).unwrap_or_else(|| {
+            self.batch.store.incidents.count("stack.unreadable_word");
+            0
+        })
+    }
+
+    /// A root of consecutive words without a variable.
+    fn scan_run(&mut self, frame: usize, addr: u64, nwords: usize, live: impl Fn(usize) -> bool, conservative: bool) {
+        let first = self.batch.store.words.len();
+        for i in 0..nwords {
+            let word = self.word(addr, i as i64 * 8);
+            self.push(word, live(i), conservative, None);
+        }
+        if self.batch.store.words.len() > first {
+            let label = self.chain(frame);
+            let stratum = if conservative { Stratum::Conservative } else { Stratum::Unnamed };
+            let head = self.head(stratum, RootKind::FrameSlot, label, None, addr);
+            self.batch.store.finish(first, head);
+        }
+    }
+
+    /// Arguments and the register block of `reflect.makeFuncStub` and `reflect.methodValueCall`.
+    fn scan_reflect_stub(&mut self, index: usize) {
+        let frame = self.work.frames[index];
+        let code = self.batch.codes.code(frame.code);
+        let (sp, argp, varp) = (code.sp, code.argp, code.varp);
+        let args = reflect_arguments(self.shared.sources.image, code, frame.cfa.wrapping_add_signed(sp));
+        let Some(args) = args else { return };
+        let addr = frame.cfa.wrapping_add_signed(argp);
+        // The map may claim more than the stack holds.
+        let nwords = args.len().min((self.memory.end().saturating_sub(addr) / 8) as usize);
+        self.scan_run(index, addr, nwords, |i| args.get(i), false);
+        if let Some(regs) = self.shared.layout.reg_args {
+            let addr = frame.cfa.wrapping_add_signed(varp - regs.size.next_multiple_of(8) as i64);
+            self.work.objects.push(ObjectAt { addr, size: regs.size, frame: index as u32, index: u32::MAX });
+        }
+    }
+
+    /// Registers of a running thread, and saved extended ones.
+    fn scan_registers(&mut self, registers: &[u64]) {
+        if !registers.is_empty() {
+            let first = self.batch.store.words.len();
+            for register in registers {
+                self.push(*register, true, true, None);
+            }
+            let label = self.chain(0);
+            let head = self.head(Stratum::Conservative, RootKind::FrameSlot, label, None, 0);
+            self.batch.store.finish(first, head);
+        }
+        let Some(range) = self.g.xregs else { return };
+        let mut bytes = vec![0; range.len as usize];
+        if self.shared.sources.image.read(range.start, &mut bytes).is_err() {
+            self.batch.store.incidents.count("stack.unreadable_xregs");
+            return;
+        }
+        let first = self.batch.store.words.len();
+        for word in bytes.chunks_exact(8) {
+            self.push(u64::from_le_bytes(word.try_into().expect("8 bytes")), true, true, None);
+        }
+        let label = self.chain(0);
+        let head = self.head(Stratum::Conservative, RootKind::FrameSlot, label, None, range.start.0);
+        self.batch.store.finish(first, head);
+    }
+
+    /// Every word from `from` to the end of the stack.
+    fn scan_unknown(&mut self, from: u64) {
+        let nwords = (self.memory.end().saturating_sub(from) / 8) as usize;
+        let outermost = self.work.frames.len().saturating_sub(1);
+        // One root for every pointer: a single one would copy the whole stack.
+        for i in 0..nwords {
+            let addr = from + i as u64 * 8;
+            let candidate = self.memory.word(addr).unwrap_or(0);
+            let heap = self.shared.sources.heap;
+            if self.g.stack.contains(Addr(candidate)) || heap.find_object(candidate).is_some() {
+                self.scan_run(outermost, addr, 1, |_| true, true);
+            }
+        }
+    }
+
+    /// `sched.ctxt`, defer records and the panic in progress.
+    fn scan_saved(&mut self) {
+        let g = self.g;
+        if g.sched_ctxt != 0 {
+            self.single(0, g.sched_ctxt, g.addr.wrapping_add(self.shared.layout.g_sched_ctxt));
+        }
+        let (image, layout) = (self.shared.sources.image, self.shared.layout);
+        let mut defer = g.defer;
+        for n in 0.. {
+            if defer == 0 {
+                break;
+            }
+            let word = |offset: u64| image.read_u64(Addr(defer).add(offset));
+            let fields = (word(layout.defer_sp), word(layout.defer_fn), word(layout.defer_link));
+            let (Ok(sp), Ok(func), Ok(link)) = fields else {
+                self.batch.store.incidents.count("stack.unreadable_defer");
+                break;
+            };
+            if n == MAX_DEFERS {
+                self.batch.store.incidents.count("stack.endless_defers");
+                break;
+            }
+            // The deferring frame is the one whose SP the record notes.
+            let frame = self.work.frames.partition_point(|f| f.cfa <= sp).min(self.work.frames.len().saturating_sub(1));
+            self.single(frame, func, defer.wrapping_add(layout.defer_fn));
+            self.single(frame, link, defer.wrapping_add(layout.defer_link));
+            if image.read_u8(Addr(defer).add(layout.defer_heap)).is_ok_and(|heap| heap != 0) {
+                self.single(frame, defer, g.addr.wrapping_add(layout.g_defer));
+            }
+            defer = link;
+        }
+        if g.stack.contains(Addr(g.panic)) {
+            self.work.pointers.push(StackPointer { to: g.panic, holder: None });
+        }
+    }
+
+    /// One pointer word that belongs to frame `frame`.
+    fn single(&mut self, frame: usize, word: u64, addr: u64) {
+        if word == 0 {
+            return;
+        }
+        let first = self.batch.store.words.len();
+        self.push(word, true, false, None);
+        let label = self.chain(frame);
+        let head = self.head(Stratum::Unnamed, RootKind::FrameSlot, label, None, addr);
+        self.batch.store.finish(first, head);
+    }
+
+    /// Scans the stack objects that pointers hit, and those that these hit in turn; exact pointers first.
+    fn scan_objects(&mut self) {
+        if self.work.objects.is_empty() {
+            return;
+        }
+        self.work.objects.sort_by_key(|o| o.addr);
+        let (mut exact, mut doubtful) = (0, 0);
+        loop {
+            let (pointer, conservative) = if let Some(pointer) = self.work.pointers.get(exact) {
+                exact += 1;
+                (*pointer, false)
+            } else if let Some(pointer) = self.work.doubtful.get(doubtful) {
+                doubtful += 1;
+                (*pointer, true)
+            } else {
+                return;
+            };
+            let Some(i) = self.work.objects.partition_point(|o| o.addr <= pointer.to).checked_sub(1) else { continue };
+            let object = self.work.objects[i];
+            if pointer.to - object.addr < object.size {
+                self.work.objects[i].size = 0;
+                self.scan_object(object, pointer, conservative);
+            }
+        }
+    }
+
+    fn scan_object(&mut self, at: ObjectAt, pointer: StackPointer, conservative: bool) {
+        let frame = self.work.frames[at.frame as usize];
+        let types = &self.shared.sources.debug.types;
+        if at.index == u32::MAX {
+            if let Some(regs) = self.shared.layout.reg_args {
+                let addr = at.addr.wrapping_add(regs.ptrs);
+                self.scan_run(at.frame as usize, addr, regs.nptrs as usize, |_| true, conservative);
+            }
+            return;
+        }
+        let plan = self.plan(frame);
+        let object = &plan.objects[at.index as usize];
+        let name = match &object.name {
+            Some((name, ty)) => Some((self.batch.labels.name(&name.text), *ty, name.runtime)),
+            // A temporary (`&T{}`): as if it were an object behind the variable that points to it.
+            None => pointer.holder.filter(|(_, ty, _)| pointer.to == at.addr && types.get(*ty).size <= at.size),
+        };
+        let holder = name.and_then(|(label, ty, runtime)| match types.get(ty).kind {
+            Kind::Pointer(elem) => Some((label, elem, runtime)),
+            _ => None,
+        });
+        let first = self.batch.store.words.len();
+        for i in 0..at.size.div_ceil(8) {
+            let word = self.word(at.addr, i as i64 * 8);
+            self.push(word, object.mask.get(i as usize), conservative, holder);
+        }
+        let (label, ty) = match name {
+            Some((label, ty, _)) => (label, Some(ty)),
+            None => (self.chain(at.frame as usize), None),
+        };
+        let kind = if name.is_some() { RootKind::FrameVariable } else { RootKind::FrameSlot };
+        let stratum = match name {
+            Some((_, _, runtime)) => stratum(conservative, runtime),
+            None if conservative => Stratum::Conservative,
+            None => Stratum::Unnamed,
+        };
+        let head = self.head(stratum, kind, label, ty, at.addr);
+        self.batch.store.finish(first, head);
+    }
+}
+
+/// The stratum of a named slot.
+const fn stratum(conservative: bool, runtime: bool) -> Stratum {
+    match (conservative, runtime) {
+        (true, _) => Stratum::Conservative,
+        (false, true) => Stratum::Runtime,
+        (false, false) => Stratum::Package,
+    }
+}
