@@ -147,6 +147,12 @@ impl Image for MappedCore<'_> {
     }
 
     fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
+        // Nearly every structure lies in one piece of one file.
+        let range = AddrRange { start: addr, len: buf.len() as u64 };
+        if let Some(bytes) = self.borrow(range) {
+            buf.copy_from_slice(bytes);
+            return Ok(());
+        }
         let mut done = 0;
         self.for_pieces(addr.0, buf.len() as u64, |piece| match piece {
             Ok(bytes) => {

@@ -17,6 +17,8 @@ mod notes;
 mod process;
 #[cfg(test)]
 pub(crate) mod synth;
+#[cfg(test)]
+mod tests;
 
 pub use inputs::{Input, Inputs};
 pub use map::FileMap;

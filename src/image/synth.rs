@@ -101,7 +101,7 @@ impl Core {
             out[58..62].copy_from_slice(&[64, 0, 1, 0]);
             data_at += 64;
         }
-        let mut data = Vec::new();
+        let mut data: Vec<u8> = Vec::new();
         for s in &all {
             let offset = s.offset.unwrap_or(data_at + data.len() as u64);
             let filesz = s.filesz.unwrap_or(s.bytes.len() as u64);

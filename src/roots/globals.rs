@@ -44,7 +44,7 @@ impl Segment {
         let nwords = (range.len / WORD).min(mask.nbits) as usize;
         let mut words = mask.words.clone();
         words.truncate(nwords.div_ceil(64));
-        if let Some(last) = words.last_mut().filter(|_| nwords % 64 != 0) {
+        if let Some(last) = words.last_mut().filter(|_| !nwords.is_multiple_of(64)) {
             *last &= (1 << (nwords % 64)) - 1;
         }
         Self { range, claimed: vec![0; words.len()], mask: words, module, is_bss }

@@ -1,8 +1,8 @@
 //! Scans one goroutine: frames by their plans, then what the goroutine's own records point to, then the stack objects that live
 //! pointers hit (`scanstack`, `scanframeworker`, `stackScanState`).
 
-use super::plan::{Plan, Source};
-use super::stacks::{Batch, Shared};
+use super::plan::Source;
+use super::stacks::{Batch, BatchPlan, Shared};
 use super::store::Head;
 use super::{RootKind, Stratum};
 use crate::address::Addr;
@@ -94,7 +94,7 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         self.scan_objects();
     }
 
-    fn plan(&mut self, frame: Frame) -> Arc<Arc<Plan>> {
+    fn plan(&mut self, frame: Frame) -> Arc<BatchPlan> {
         let batch = &mut *self.batch;
         let plan = batch.plans.entry((frame.code, frame.mode));
         plan.or_insert_with(|| Arc::new(self.shared.plan(batch.codes.code(frame.code), frame.mode))).clone()

@@ -178,7 +178,7 @@ impl Window {
         let mut live = Bits::zeros(nwords as usize);
         let mut first = None;
         for piece in &variable.pieces {
-            if piece.offset % 8 != 0 || piece.offset >= size {
+            if !piece.offset.is_multiple_of(8) || piece.offset >= size {
                 continue;
             }
             let words = piece.size.min(size - piece.offset).div_ceil(8);
@@ -295,7 +295,7 @@ impl Value {
     /// without type, whose pointer word the walk takes as untyped.
     fn complete_nested(&mut self, ty: TypeId, offset: u64, types: &TypeTable, nesting: u32, visits: &mut u32) {
         let end = self.known.len() as u64 * 8;
-        if nesting > MAX_NESTING || *visits == 0 || offset % 8 != 0 || offset >= end {
+        if nesting > MAX_NESTING || *visits == 0 || !offset.is_multiple_of(8) || offset >= end {
             return;
         }
         *visits -= 1;

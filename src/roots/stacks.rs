@@ -134,14 +134,14 @@ impl<'s> Shared<'s, '_, '_> {
     }
 
     /// The plan of frames at `code`.
-    pub(super) fn plan(&self, code: &FrameCode, mode: FrameMode) -> Arc<Plan> {
+    pub(super) fn plan(&self, code: &FrameCode, mode: FrameMode) -> BatchPlan {
         let key = (code.pc, mode);
         if let Some(known) = self.plans.get(&key) {
-            return known.clone();
+            return BatchPlan(known.clone());
         }
         let plan = Arc::new(self.build_plan(code, mode));
         // Two workers may build the same plan: the contents are equal, so either may stay.
-        self.plans.entry(key).or_insert(plan).clone()
+        BatchPlan(self.plans.entry(key).or_insert(plan).clone())
     }
 
     fn build_plan(&self, code: &FrameCode, mode: FrameMode) -> Plan {
@@ -171,11 +171,21 @@ fn stack_range(g: &Goroutine, entry: &Entry) -> AddrRange {
 pub(super) struct Batch<'c> {
     pub(super) store: Store,
     pub(super) codes: LocalCodes<'c, 'c>,
-    /// The outer `Arc` is the batch's own: what workers share is not counted frame by frame.
-    pub(super) plans: FxHashMap<(CodeId, FrameMode), Arc<Arc<Plan>>>,
+    pub(super) plans: FxHashMap<(CodeId, FrameMode), Arc<BatchPlan>>,
     pub(super) labels: BatchLabels,
     pub(super) goroutines: u64,
     pub(super) frames: u64,
+}
+
+/// A batch's own handle of a shared plan: taking it for every frame does not touch a reference count that other workers use.
+pub(super) struct BatchPlan(Arc<Plan>);
+
+impl std::ops::Deref for BatchPlan {
+    type Target = Plan;
+
+    fn deref(&self) -> &Plan {
+        &self.0
+    }
 }
 
 /// Labels of a batch: found by the identity of shared texts, no string is compared.

@@ -53,7 +53,7 @@ impl Store {
         } else {
             self.words.truncate(first);
             self.mask.truncate(first.div_ceil(64));
-            if let Some(last) = self.mask.last_mut().filter(|_| first % 64 != 0) {
+            if let Some(last) = self.mask.last_mut().filter(|_| !first.is_multiple_of(64)) {
                 *last &= (1 << (first % 64)) - 1;
             }
         }
@@ -79,7 +79,7 @@ impl Store {
     /// Appends another store whose labels were renumbered: `labels[i]` is this store's number of its label `i`.
     pub(super) fn append(&mut self, other: Store, labels: &[u32]) {
         // Masks are joined whole words at a time.
-        while self.words.len() % 64 != 0 {
+        while !self.words.len().is_multiple_of(64) {
             self.words.push(0);
         }
         let base = self.words.len() as u64;

@@ -336,7 +336,9 @@ impl Programs {
             indexed,
             type_name: self.labels.intern(&name),
             has_storage: ops.iter().any(|op| op.storage),
-            has_edges: ops.iter().any(|op| !op.storage) || matches!(key, ProgramKey::Raw | ProgramKey::Masked),
+            has_edges: ops.iter().any(|op| !op.storage)
+                // A closure was claimed before its captures were known: scanning finds the words that they do not explain.
+                || matches!(key, ProgramKey::Raw | ProgramKey::Masked | ProgramKey::Closure(_)),
             ops,
             targets: Vec::new(),
             typed,

@@ -21,7 +21,7 @@ impl Bits {
         for (i, byte) in bytes.iter().take(len.div_ceil(8)).enumerate() {
             bits.words[i / 8] |= u64::from(*byte) << (i % 8 * 8);
         }
-        if let Some(last) = bits.words.last_mut().filter(|_| len % 64 != 0) {
+        if let Some(last) = bits.words.last_mut().filter(|_| !len.is_multiple_of(64)) {
             *last &= (1 << (len % 64)) - 1;
         }
         bits
