@@ -56,8 +56,10 @@ fn not_what_it_should_be() {
     }
     // Exchanged, or twice the same.
     refused(core, exe);
-    refused(exe, exe);
-    refused(core, core);
+    for same in [exe, core] {
+        let ran = tool::core(same, same, &[]);
+        assert_eq!(ran.code(), 2, "the same file twice is a mistake of usage: {}", ran.stderr());
+    }
     // An ELF executable that the core does not belong to: this test.
     refused(&std::env::current_exe().unwrap(), core);
 }

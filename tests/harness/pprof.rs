@@ -14,7 +14,7 @@ pub struct Profile {
     /// File name and build id.
     pub mappings: Vec<(String, String)>,
     pub time_nanos: i64,
-    /// Frames (root first) to `[count, bytes]`; every stack once.
+    /// Frames (root first) to `[count, bytes]`, summed over the samples with these frames.
     pub stacks: BTreeMap<Vec<String>, [u64; 2]>,
 }
 
@@ -76,9 +76,11 @@ impl Profile {
         profile.comments = comments.into_iter().map(text).collect();
         profile.mappings = mappings.into_iter().map(|(file, id)| (text(file), text(id))).collect();
         for (locations, values) in samples {
-            let frames = locations.iter().rev().map(|id| text(function_name[&location_function[id]])).collect();
+            let frames: Vec<String> =
+                locations.iter().rev().map(|id| text(function_name[&location_function[id]])).collect();
             let values: [u64; 2] = values.try_into().expect("two values a sample");
-            assert!(profile.stacks.insert(frames, values).is_none(), "one sample for each stack");
+            let sum = profile.stacks.entry(frames).or_default();
+            *sum = [sum[0] + values[0], sum[1] + values[1]];
         }
         profile
     }

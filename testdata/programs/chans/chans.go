@@ -70,6 +70,9 @@ func selecter(a, b chan *S, kept *S) {
 	runtime.KeepAlive(kept)
 }
 
+//go:noinline
+func newS() *S { return new(S) }
+
 var nobody, nobodyElse = make(chan *S), make(chan *S)
 
 func Build() {
@@ -99,12 +102,12 @@ func Build() {
 	i <- new(V)
 	InIface = i
 	for range 3 {
-		go sender(Never, new(S))
+		go sender(Never, newS())
 	}
 	for range 5 {
-		go receiver(Unbuffered, new(S))
+		go receiver(Unbuffered, newS())
 	}
 	for range 2 {
-		go selecter(nobody, nobodyElse, new(S))
+		go selecter(nobody, nobodyElse, newS())
 	}
 }

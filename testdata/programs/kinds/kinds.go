@@ -75,6 +75,7 @@ var (
 	Captured func() *All
 )
 
+//go:noinline
 func fill() All {
 	held := new(V)
 	a := All{
@@ -94,6 +95,7 @@ func fill() All {
 	return a
 }
 
+//go:noinline
 func capture() func() *All {
 	all := fill()
 	return func() *All { return &all }

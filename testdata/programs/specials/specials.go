@@ -23,7 +23,7 @@ var (
 	Finalized *Object
 	//goref:expect path="$P.CleanedUp" count=1 bytes=48
 	CleanedUp *Object
-	//goref:expect within="runtime.AddCleanup.arg" since="1.26" count=1 bytes=3072
+	//goref:expect within="runtime.AddCleanup.arg" since="1.26" min_bytes=3072
 	//goref:expect within="runtime.AddCleanup.fn" until="1.25" min_bytes=3072
 	blocked = make(chan struct{})
 	release = make(chan struct{})

@@ -50,12 +50,12 @@ var (
 	//goref:expect path="$P.One -> Tail. ([]*$P.V) -> [1]. (*$P.V)" count=1 bytes=32
 	One *Huge
 	// A pointer to an array of structs, and to one element of another.
-	//goref:expect path="$P.Array" count=1 bytes=3072
+	//goref:expect path="$P.Array" count=1 bytes=2688
 	//goref:expect path="$P.Array -> [10+]. ($P.Elem) -> P. (*$P.V)" count=90 bytes=2880
 	Array *[100]Elem
 	// Element 70 of an array with a header: the array's own type names all elements.
-	//goref:expect path="$P.Element" count=1 bytes=3072
-	//goref:expect prefix="$P.Element" count=101 bytes=6272
+	//goref:expect path="$P.Element" count=1 bytes=2688
+	//goref:expect prefix="$P.Element" count=101 bytes=5888
 	Element *Elem
 	// 16 MB without pointers.
 	//goref:expect path="$P.Bulk" count=1 bytes=16777216

@@ -98,6 +98,9 @@ func worker(jobs <-chan *Request, buffer *[16384]byte) {
 	runtime.KeepAlive(buffer)
 }
 
+//go:noinline
+func newBuffer() *[16384]byte { return new([16384]byte) }
+
 func fill() {
 	cache = new(Cache)
 	for i := range 2000 {
@@ -116,7 +119,7 @@ func fill() {
 	}
 	jobs := make(chan *Request)
 	for range 4 {
-		go worker(jobs, new([16384]byte))
+		go worker(jobs, newBuffer())
 	}
 }
 

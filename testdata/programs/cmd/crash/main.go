@@ -24,6 +24,9 @@ var (
 )
 
 //go:noinline
+func newV() *V { return new(V) }
+
+//go:noinline
 func parked(v *V) {
 	started <- struct{}{}
 	<-park
@@ -38,7 +41,7 @@ func main() {
 		table[i] = new(V)
 	}
 	for range 50 {
-		go parked(new(V))
+		go parked(newV())
 		<-started
 	}
 	truth.Abort()
