@@ -1,4 +1,4 @@
-//! Command line: argv -> [`Args`] (as typed) -> [`Config`] (as meant), and the way back: messages and exit status.
+//! Command line: argv -> `Args` (as typed) -> [`Config`] (as meant), and the way back: messages and exit status.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -40,7 +40,7 @@ A program that crashes leaves a core with:
 Reading the profile:
   inuse_space, inuse_objects: slots of the heap, as the allocator rounds them.
   A stack leads from a root to the object:
-    main.cache -> items. (map[string]*main.Item) -> $mapval. (main.Item)
+    main.cache -> items. (map[string]*main.Item) -> $mapval. (*main.Item)
   Cumulative bytes of a frame: what was first reached through it, by the
   fewest pointers. That is not what would be freed if it were cut: something
   else may hold the same objects, as near or further away.

@@ -216,12 +216,14 @@ fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -
 fn target(process: &Process<'_>, counters: &RuntimeCounters) -> Target {
     let exe = &process.executable;
     let entry = Addr(exe.entry().wrapping_add(process.load_bias));
-    let name = exe.file_name();
-    // The name in the dumped process is the better one: EXE may be a renamed copy.
+    // The name in the dumped process, not that of EXE: a renamed copy must give the same profile.
     let text = process.files.iter().find(|f| f.range.contains(entry));
+    let path = text.map_or("", |f| f.path.trim_end_matches(" (deleted)"));
+    let name = path.rsplit('/').next().filter(|name| !name.is_empty());
+    let name = name.map_or_else(|| exe.file_name().into_owned(), str::to_owned);
     let text = text.map_or((AddrRange::default(), 0), |f| (f.range, f.offset));
     Target {
-        exe_name: name.into_owned(),
+        exe_name: name,
         build_id: exe.build_id().map(|id| id.iter().map(|b| format!("{b:02x}")).collect()),
         go_version: counters.build_version.clone().unwrap_or_default(),
         mapping: TextMapping { start: text.0.start.0, limit: text.0.end().0, offset: text.1 },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// A line that shows what is going on. All methods may be called from any thread and cost little; hot loops report sums.
 #[derive(Debug)]
@@ -40,10 +40,10 @@ impl Progress {
     /// * `expected`: how many there will be at most, 0 if unknown.
     pub fn counted_phase(&self, name: &'static str, expected: u64) {
         if expected == 0 {
-            self.begin(name, "{spinner} {msg} {elapsed} {human_pos} objects, {per_sec}");
+            self.begin(name, "{spinner} {msg} {elapsed} {human_pos} objects, {rate}");
             self.bar.unset_length();
         } else {
-            self.begin(name, "{spinner} {msg} {elapsed} {human_pos}/{human_len} objects, {per_sec}");
+            self.begin(name, "{spinner} {msg} {elapsed} {human_pos}/{human_len} objects, {rate}");
             self.bar.set_length(expected);
         }
     }
@@ -65,7 +65,11 @@ impl Progress {
         self.bar.reset();
         self.bar.set_message(name);
         // The templates are constants of this file; a wrong one only costs its look.
-        self.bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
+        // `{per_sec}` has four digits after the point.
+        self.bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
+        }));
     }
 }
 

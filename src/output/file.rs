@@ -115,6 +115,8 @@ pub fn ignore_broken_pipe(done: io::Result<()>) -> io::Result<()> {
 /// A temporary file beside `path`, gone when dropped.
 fn temporary(path: &Path) -> Result<NamedTempFile<File>> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Asked for its own sake: the error of the temporary file would name that one.
+    std::fs::metadata(folder).map_err(|e| cannot_write(path, e))?;
     // The mode of an ordinary new file; the process's umask takes bits away.
     let builder =
         tempfile::Builder::new().prefix(".goref-fast-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder);

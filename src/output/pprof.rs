@@ -28,8 +28,10 @@ const BYTES: i64 = 4;
 /// Encoded bytes that are collected before they are compressed.
 const CHUNK: usize = 64 << 10;
 
-/// zlib level; see the measurement in `perf/notes/` before changing it.
-const LEVEL: u32 = 3;
+/// zlib level. 1 million path nodes of average depth 94 cut to 50 000 stacks, 13 MB raw, third of 3 runs on a busy 2-core machine:
+/// level 1 74 ms and 2.1 MB, 2 90 ms and 1.7 MB, 3 94 ms and 1.7 MB, 4 183 ms and 1.5 MB, 6 322 ms and 1.5 MB. With all 700 000
+/// stacks level 2 takes 0.9 s and level 3 1.4 s.
+const LEVEL: u32 = 2;
 
 /// How large the profile became.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]

@@ -4,11 +4,14 @@
 
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
 use super::{RunResult, Summary};
 use crate::aggregate::Row;
 use crate::config::Verbosity;
+
+/// Columns of a terminal below which tables are not fitted to it.
+const MIN_WRAP_WIDTH: u16 = 72;
 
 /// The report's text; the last line says where the profile went.
 pub(crate) fn render(result: &RunResult, summary: &Summary, verbosity: Verbosity) -> String {
@@ -45,12 +48,13 @@ fn write_report(out: &mut String, result: &RunResult, summary: &Summary, verbosi
             summary.stacks_after, summary.stacks_before
         )?;
     }
-    if result.walk.conservative_roots > 0 {
+    let (roots, held) = (result.walk.conservative_roots, result.totals.conservative);
+    if roots > 0 {
         writeln!(
             out,
-            "{} roots come from frames without a pointer map and were scanned conservatively: they may hold objects that the \
-             collector would free.",
-            result.walk.conservative_roots
+            "{roots} roots come from frames without a pointer map and were scanned conservatively; of reachable, {} B ({} objects) \
+             are held by them alone and may be dead.",
+            held.bytes, held.objects
         )?;
     }
     if verbosity == Verbosity::Verbose {
@@ -92,10 +96,14 @@ fn write_details(out: &mut String, result: &RunResult, summary: &Summary) -> std
     Ok(())
 }
 
-/// A table of rows with their share of `whole` bytes.
-fn table(what: &str, rows: &[Row], whole: u64) -> Table {
+/// A table of rows with their share of `whole` bytes, without a newline at the end.
+fn table(what: &str, rows: &[Row], whole: u64) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_preset(presets::NOTHING);
+    // Names wrap on a terminal; one too narrow for that (or of unknown width, 0) gets whole lines, as a file does.
+    if table.width().is_some_and(|width| width >= MIN_WRAP_WIDTH) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
     table.set_header(["bytes", "", "%", "objects", what]);
     for row in rows {
         let share = if whole == 0 { 0.0 } else { row.amount.bytes as f64 * 100.0 / whole as f64 };
@@ -109,8 +117,11 @@ fn table(what: &str, rows: &[Row], whole: u64) -> Table {
     }
     for column in table.column_iter_mut().take(4) {
         column.set_cell_alignment(CellAlignment::Right);
+        column.set_constraint(ColumnConstraint::ContentWidth);
     }
-    table
+    // The last column is padded as the others are; nobody wants that in a file.
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
 }
 
 /// Bytes with a binary unit and one digit after the point.

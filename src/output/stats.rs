@@ -1,6 +1,6 @@
 //! The stats file of `--stats`: one JSON object with stable keys, read by benchmark jobs.
 //!
-//! The meaning of each key is on the field of [`Stats`] with that name. Keys are added, never renamed or given another
+//! The meaning of each key is on the field of `Stats` with that name. Keys are added, never renamed or given another
 //! meaning; `schema` grows when one must be removed.
 
 use std::io::{self, Write};
@@ -83,6 +83,8 @@ struct TotalsOut {
     span_overhead_bytes: u64,
     /// In in-use spans, but not in the core.
     unread: Amount,
+    /// The part of `reachable` that only conservatively scanned words hold; no term of the sum.
+    conservative: Amount,
     /// Whether the equation holds in bytes and slots.
     balanced: bool,
 }
@@ -98,6 +100,7 @@ impl From<&Totals> for TotalsOut {
             free_slots: t.free_slots,
             span_overhead_bytes: t.span_overhead_bytes,
             unread: t.unread,
+            conservative: t.conservative,
             balanced: t.balanced(),
         }
     }
