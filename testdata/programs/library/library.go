@@ -61,7 +61,7 @@ var (
 	Timer *time.Timer
 	//goref:expect prefix="$P.AfterFunc" min_count=1
 	AfterFunc *time.Timer
-	Lazy = sync.OnceValue(func() *V { return new(V) })
+	Lazy      = sync.OnceValue(func() *V { return new(V) })
 	//goref:expect path="$P.Location" count=0 bytes=0
 	Location = time.UTC
 	//goref:expect path="$P.Mutexed -> held. (*$P.V)" count=1 bytes=32

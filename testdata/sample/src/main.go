@@ -89,7 +89,6 @@ func (c *Cache) countDrops() {
 // worker waits for work with a buffer of its own.
 //
 //goref:expect path="$P.worker.buffer" count=4 bytes=65536
-//
 //go:noinline
 func worker(jobs <-chan *Request, buffer *[16384]byte) {
 	for r := range jobs {
