@@ -1,6 +1,6 @@
 //! [`CopyingImage`]: any image, but every byte is copied before it is handed out, as a live process would need it.
 
-use super::{IN_SPILL, Image, Missing, Place, ReadError, Scratch, UnitBytes};
+use super::{IN_SPILL, Image, MAX_RANGE, MAX_SPILL, Missing, Place, ReadError, Scratch, UnitBytes};
 use crate::address::{Addr, AddrRange};
 
 /// Copies all bytes of the image behind it. Used by tests to prove that no result depends on borrowing from the core.
@@ -8,8 +8,6 @@ pub struct CopyingImage<'a>(&'a dyn Image);
 
 /// Bytes read at a time, so that a damaged length fails before it sizes an allocation.
 const CHUNK: u64 = 64 << 10;
-
-const MAX_RANGE: u64 = 1 << 30;
 
 impl<'a> CopyingImage<'a> {
     /// Wraps `image`.
@@ -19,7 +17,7 @@ impl<'a> CopyingImage<'a> {
     }
 
     fn copy(&self, range: AddrRange, spill: &mut Vec<u8>) -> Option<()> {
-        if range.len > MAX_RANGE {
+        if range.len > MAX_RANGE || spill.len() + range.len as usize > MAX_SPILL {
             return None;
         }
         let mut done = 0;

@@ -26,8 +26,11 @@ pub(crate) fn bytes_at(data: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
     data.get(start..start.checked_add(usize::try_from(len).ok()?)?)
 }
 
+/// The page size that load addresses of linux/amd64 are multiples of.
+pub(crate) const PAGE_SIZE: u64 = 4096;
+
 const EHDR_SIZE: usize = 64;
-const PHDR_SIZE: usize = 56;
+pub(crate) const PHDR_SIZE: usize = 56;
 const SHDR_SIZE: usize = 64;
 
 /// `e_phnum` when the real number of program headers is in `sh_info` of section 0.
@@ -70,6 +73,11 @@ impl Segment {
 
     pub(crate) fn is_writable(&self) -> bool {
         self.p_flags & elf::PF_W.0 != 0
+    }
+
+    /// Loaded machine code.
+    pub(crate) fn is_text(&self) -> bool {
+        self.is_load() && self.p_flags & elf::PF_X.0 != 0
     }
 
     /// No access at all: address space that the process only reserved.

@@ -3,6 +3,7 @@
 //! All addresses are link-time addresses: add the load bias for the process.
 
 use std::borrow::Cow;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -163,7 +164,7 @@ impl<'img> Executable<'img> {
     pub fn read_section(&self, name: &str) -> Result<Option<Cow<'img, [u8]>>> {
         let failed = |e: Error| Error::new(format!("executable {}: section {name}", self.path.display())).cause(e);
         if let Some(section) = self.section(name) {
-            if section.header.sh_flags & u64::from(elf::SHF_COMPRESSED.0) == 0 {
+            if section.header.sh_flags & elf::SHF_COMPRESSED.0 == 0 {
                 return Ok(Some(Cow::Borrowed(section.data)));
             }
             return uncompress_chdr(section.data).map(|d| Some(Cow::Owned(d))).map_err(failed);
@@ -228,12 +229,11 @@ fn uncompress_chdr(data: &[u8]) -> Result<Vec<u8>> {
     match ch_type {
         t if t == elf::ELFCOMPRESS_ZLIB.0 => inflate(packed, size),
         t if t == elf::ELFCOMPRESS_ZSTD.0 => {
-            let max = size.min(ZSTD_MAX_SIZE) as usize;
+            let failed = |e: std::io::Error| Error::new("zstd data is damaged").cause(e);
+            let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(failed)?;
             let mut out = Vec::new();
-            let mut decoder =
-                zstd::stream::read::Decoder::with_buffer(packed).map_err(|e| Error::new("zstd").cause(e))?;
-            let read = std::io::Read::read_to_end(&mut std::io::Read::take(&mut decoder, max as u64), &mut out);
-            read.map_err(|e| Error::new("zstd data is damaged").cause(e))?;
+            // Grows as data arrives: the declared size alone allocates nothing.
+            decoder.take(size.min(ZSTD_MAX_SIZE) + 1).read_to_end(&mut out).map_err(failed)?;
             check_size(out, size)
         }
         t => Err(Error::new(format!("compression type: expected zlib (1) or zstd (2), found {t}"))),
@@ -252,10 +252,10 @@ fn inflate(packed: &[u8], size: u64) -> Result<Vec<u8>> {
     if size / ZLIB_MAX_RATIO > packed.len() as u64 {
         return Err(Error::new(format!("{} bytes of zlib data cannot hold the declared {size} bytes", packed.len())));
     }
-    let mut out = Vec::with_capacity(size as usize);
-    let mut inflater = flate2::Decompress::new(true);
-    // One call: the output has its full size, and zlib-rs runs fastest when it never has to stop.
-    let inflated = inflater.decompress_vec(packed, &mut out, flate2::FlushDecompress::Finish);
+    // One call: the output has room for everything, and zlib-rs runs fastest when it never has to stop. The byte more lets it
+    // see the end of the stream, and shows a stream that is longer than declared.
+    let mut out = Vec::with_capacity(size as usize + 1);
+    let inflated = flate2::Decompress::new(true).decompress_vec(packed, &mut out, flate2::FlushDecompress::Finish);
     inflated.map_err(|e| Error::new("zlib data is damaged").cause(e))?;
     check_size(out, size)
 }

@@ -12,8 +12,6 @@
 //! * Bytes that a segment declares but that lie beyond the end of the core file: the file was cut off. Read-only
 //!   segments of EXE replace them, everything else is *missing* and in the totals.
 
-use object::elf;
-
 use super::FileMapping;
 use super::elf::Segment;
 use crate::address::{Addr, AddrRange};
@@ -55,6 +53,8 @@ pub(crate) struct Extents {
     pub(crate) list: Vec<Extent>,
     /// What counts as missing, sorted and merged.
     pub(crate) missing: Vec<AddrRange>,
+    /// The process had writable anonymous memory, the core holds none of it: excluded by the dump filter.
+    pub(crate) filtered: bool,
 }
 
 /// A range of addresses that EXE describes.
@@ -107,11 +107,11 @@ pub(crate) fn build(sources: Sources<'_>, incidents: &mut Incidents) -> Extents 
         let after = sources.files.partition_point(|f| f.range.start.0 <= addr);
         after > 0 && sources.files[after - 1].range.contains(Addr(addr))
     };
-    let mut builder = Builder {
-        backings: backings(&sources),
-        has_anonymous: segments.iter().any(|s| s.p_filesz > 0 && s.is_writable() && !file_at(s.p_vaddr)),
-        out: Extents::default(),
-    };
+    let is_anonymous = |s: &&Segment| s.is_writable() && !file_at(s.p_vaddr);
+    let has_anonymous = segments.iter().filter(is_anonymous).any(|s| s.p_filesz > 0);
+    let filtered = !has_anonymous && segments.iter().any(|s| is_anonymous(&s));
+    let out = Extents { filtered, ..Extents::default() };
+    let mut builder = Builder { backings: backings(&sources), has_anonymous, never_written: 0, out };
     let mut cursor = 0;
     for s in &segments {
         if s.p_filesz > s.p_memsz {
@@ -149,6 +149,7 @@ pub(crate) fn build(sources: Sources<'_>, incidents: &mut Incidents) -> Extents 
         cursor = end;
     }
     builder.absent(cursor, u64::MAX, Absent::Gap);
+    incidents.add("core.memory_taken_as_never_written", builder.never_written);
     builder.out
 }
 
@@ -182,6 +183,8 @@ struct Builder {
     backings: Vec<Backing>,
     /// Whether the core holds private anonymous memory at all: its dump filter did not exclude it.
     has_anonymous: bool,
+    /// Ranges of anonymous memory that are believed to be zeros.
+    never_written: u64,
     out: Extents,
 }
 
@@ -220,7 +223,10 @@ impl Builder {
             },
             (Some(_), _) => (Source::Missing, true),
             (None, Absent::Gap) => return,
-            (None, Absent::Writable) if never_written => (Source::Zero, false),
+            (None, Absent::Writable) if never_written => {
+                self.never_written += 1;
+                (Source::Zero, false)
+            }
             (None, Absent::CutOff | Absent::Writable) => (Source::Missing, true),
             (None, Absent::Other) => (Source::Missing, false),
         };
@@ -250,12 +256,4 @@ impl Builder {
             self.out.list.push(new);
         }
     }
-}
-
-/// The page size that load addresses of linux/amd64 are multiples of.
-pub(crate) const PAGE_SIZE: u64 = 4096;
-
-/// Whether a program header table has a segment that is both loaded and executable.
-pub(crate) fn is_text(s: &Segment) -> bool {
-    s.is_load() && s.p_flags & elf::PF_X.0 != 0
 }

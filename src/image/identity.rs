@@ -3,9 +3,8 @@
 //! The best witness is the process's own first page, which both kinds of core hold: its program headers (AT_PHDR) lead to its
 //! notes with the build ids. Where that page lacks, dumped text is compared with EXE. Without either, the entry address must do.
 
-use super::elf::Segment;
+use super::elf::{PAGE_SIZE, PHDR_SIZE, Segment, bytes_at};
 use super::executable::Executable;
-use super::extents::{PAGE_SIZE, is_text};
 use super::memory::MappedCore;
 use super::notes::{BuildIds, CoreNotes, Notes};
 use crate::address::{Addr, AddrRange};
@@ -17,13 +16,14 @@ const AT_PHENT: u64 = 4;
 const AT_PHNUM: u64 = 5;
 const AT_ENTRY: u64 = 9;
 
-const PHDR_SIZE: u64 = 56;
-
 /// No note segment of an executable comes near this.
 const MAX_NOTES: u64 = 1 << 20;
 
-/// Pages of text that are compared, spread evenly over what the core holds.
+/// Pages of text that are compared at least, if there are as many, spread evenly over each dumped piece.
 const TEXT_SAMPLES: usize = 64;
+
+/// An executable has one or two text segments; a damaged one must not make the comparison long.
+const MAX_TEXT_SEGMENTS: usize = 16;
 
 /// Finds the load bias: `AT_ENTRY - e_entry`, with AT_PHDR as a second witness.
 ///
@@ -124,11 +124,11 @@ pub(crate) fn check(
 fn process_build_ids<'img>(image: &MappedCore<'img>, notes: &CoreNotes) -> Option<BuildIds<'img>> {
     let at_phdr = notes.aux(AT_PHDR)?;
     let count = notes.aux(AT_PHNUM).filter(|n| *n <= 0xffff)?;
-    if notes.aux(AT_PHENT) != Some(PHDR_SIZE) {
+    if notes.aux(AT_PHENT) != Some(PHDR_SIZE as u64) {
         return None;
     }
-    let table = image.borrow_dumped(AddrRange { start: Addr(at_phdr), len: count * PHDR_SIZE })?;
-    let segments: Vec<Segment> = table.chunks_exact(PHDR_SIZE as usize).filter_map(Segment::parse).collect();
+    let table = image.borrow_dumped(AddrRange { start: Addr(at_phdr), len: count * PHDR_SIZE as u64 })?;
+    let segments: Vec<Segment> = table.chunks_exact(PHDR_SIZE).filter_map(Segment::parse).collect();
     // The headers in memory tell where they were linked to (PT_PHDR, else the segment at file offset 0), independent of EXE.
     let phdr = segments.iter().find(|s| s.p_type == object::elf::PT_PHDR.0).map(|s| s.p_vaddr);
     let first = || segments.iter().find(|s| s.is_load() && s.p_offset == 0).map(|s| s.p_vaddr.wrapping_add(64));
@@ -150,21 +150,18 @@ struct TextComparison {
 
 /// Compares dumped pages of executable segments with the file; `None` if the core holds none.
 fn compare_text(exe: &Executable<'_>, image: &MappedCore<'_>, load_bias: u64) -> Option<TextComparison> {
-    let mut pages: Vec<(&[u8], u64)> = Vec::new();
-    for s in exe.segments().iter().filter(|s| is_text(s) && !s.is_writable()) {
-        let range = AddrRange { start: Addr(s.p_vaddr.wrapping_add(load_bias)), len: s.p_filesz };
-        for (addr, bytes) in image.dumped_in(range) {
-            let offset = s.p_offset.saturating_add(addr.0 - range.start.0);
-            let chunks = bytes.chunks(PAGE_SIZE as usize).enumerate();
-            pages.extend(chunks.map(|(i, page)| (page, offset.saturating_add(i as u64 * PAGE_SIZE))));
-        }
-    }
-    let step = (pages.len() / TEXT_SAMPLES).max(1);
     let mut result = TextComparison { compared: 0, different: 0 };
-    for (page, offset) in pages.into_iter().step_by(step) {
-        result.compared += 1;
-        let same = super::elf::bytes_at(exe.data(), offset, page.len() as u64) == Some(page);
-        result.different += usize::from(!same);
+    for s in exe.segments().iter().filter(|s| s.is_text() && !s.is_writable()).take(MAX_TEXT_SEGMENTS) {
+        let range = AddrRange { start: Addr(s.p_vaddr.wrapping_add(load_bias)), len: s.p_filesz };
+        for (addr, bytes) in image.dumped_in(range).take(MAX_TEXT_SEGMENTS) {
+            let step = (bytes.len() / PAGE_SIZE as usize / TEXT_SAMPLES).max(1);
+            for (i, page) in bytes.chunks(PAGE_SIZE as usize).enumerate().step_by(step) {
+                let offset = (addr.0 - range.start.0).saturating_add(i as u64 * PAGE_SIZE);
+                let same = bytes_at(exe.data(), s.p_offset.saturating_add(offset), page.len() as u64) == Some(page);
+                result.compared += 1;
+                result.different += usize::from(!same);
+            }
+        }
     }
     (result.compared > 0).then_some(result)
 }

@@ -4,15 +4,8 @@
 //! copied.
 
 use super::extents::{Extent, Extents, Source};
-use super::{IN_SPILL, Image, Missing, Place, ReadError, Scratch, UnitBytes};
+use super::{IN_SPILL, Image, MAX_RANGE, MAX_SPILL, Missing, Place, ReadError, Scratch, UnitBytes};
 use crate::address::{Addr, AddrRange};
-
-/// The longest range that [`Image::load`] serves.
-const MAX_RANGE: u64 = 1 << 30;
-
-/// The most bytes that one call of [`Image::load`] copies. Ordinary units copy almost nothing; this stops damaged lengths that
-/// point at huge never-written mappings.
-const MAX_SPILL: usize = 4 << 30;
 
 /// The memory of a dumped process, borrowing its core and executable file.
 #[derive(Debug)]
@@ -154,6 +147,12 @@ impl Image for MappedCore<'_> {
     }
 
     fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
+        // Nearly every structure lies in one piece of one file.
+        let range = AddrRange { start: addr, len: buf.len() as u64 };
+        if let Some(bytes) = self.borrow(range) {
+            buf.copy_from_slice(bytes);
+            return Ok(());
+        }
         let mut done = 0;
         self.for_pieces(addr.0, buf.len() as u64, |piece| match piece {
             Ok(bytes) => {

@@ -15,6 +15,10 @@ mod map;
 pub mod memory;
 mod notes;
 mod process;
+#[cfg(test)]
+pub(crate) mod synth;
+#[cfg(test)]
+mod tests;
 
 pub use inputs::{Input, Inputs};
 pub use map::FileMap;
@@ -109,6 +113,13 @@ pub(crate) struct Place {
 }
 
 pub(crate) const IN_SPILL: u64 = 1 << 63;
+
+/// The longest range that [`Image::load`] serves.
+pub(crate) const MAX_RANGE: u64 = 1 << 30;
+
+/// The most bytes that one call of [`Image::load`] copies. Ordinary units copy almost nothing; this stops damaged lengths that
+/// point at huge never-written mappings.
+pub(crate) const MAX_SPILL: usize = 4 << 30;
 
 /// The bytes of one [`Image::load`], in the order of the requested ranges.
 #[derive(Copy, Clone, Debug)]

@@ -83,8 +83,8 @@ impl CoreNotes {
                 continue;
             }
             let known = match note.n_type {
-                t if t == elf::NT_PRSTATUS.0 => parse_prstatus(note.desc).map(|thread| self.threads.push(thread)),
-                t if t == elf::NT_AUXV.0 => Some(self.read_auxv(note.desc)),
+                t if t == elf::NT_PRSTATUS.0 => self.read_thread(note.desc),
+                t if t == elf::NT_AUXV.0 => self.read_auxv(note.desc),
                 t if t == elf::NT_FILE.0 => self.read_files(note.desc),
                 _ => continue,
             };
@@ -103,9 +103,15 @@ impl CoreNotes {
         self.auxv.iter().find(|(t, _)| *t == a_type).map(|(_, value)| *value)
     }
 
-    fn read_auxv(&mut self, desc: &[u8]) {
+    fn read_thread(&mut self, desc: &[u8]) -> Option<()> {
+        self.threads.push(parse_prstatus(desc)?);
+        Some(())
+    }
+
+    fn read_auxv(&mut self, desc: &[u8]) -> Option<()> {
         let entries = desc.chunks_exact(16).filter_map(|e| Some((u64_at(e, 0)?, u64_at(e, 8)?)));
         self.auxv.extend(entries.take_while(|(a_type, _)| *a_type != 0));
+        Some(())
     }
 
     /// NT_FILE: count, page size, (start, end, file offset in pages) each, then the zero-terminated names.

@@ -63,7 +63,14 @@ impl<'img> Process<'img> {
             load_bias,
             files: &notes.files,
         };
-        let image = MappedCore::new(core, executable.data(), extents::build(sources, &mut incidents));
+        let extents = extents::build(sources, &mut incidents);
+        if extents.filtered {
+            return Err(Error::new(format!(
+                "{what}: expected the process's private memory, found none of it in the core"
+            ))
+            .remedy("the dump filter excluded it; write 0x33 to /proc/PID/coredump_filter and dump again"));
+        }
+        let image = MappedCore::new(core, executable.data(), extents);
         identity::check(&executable, &image, &notes, load_bias, what, &mut incidents)?;
         let CoreNotes { threads, files, auxv } = notes;
         Ok(Self { image, threads, files, auxv, executable, load_bias, incidents })

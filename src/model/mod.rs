@@ -4,6 +4,7 @@
 //! `dwarf`, `layout` <- `types`, `modules` <- `heap` <- `stacks`.
 
 pub mod chain;
+pub mod descriptors;
 pub mod dwarf;
 pub mod heap;
 pub mod layout;

@@ -23,6 +23,22 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// Whether word `i` is a pointer that nobody claimed.
+    #[must_use]
+    pub fn is_free(&self, i: usize) -> bool {
+        let word = |bits: &[u64]| bits.get(i / 64).is_some_and(|w| w >> (i % 64) & 1 != 0);
+        word(&self.mask) && !word(&self.claimed)
+    }
+
+    /// Claims word `i`; true if it is a pointer that nobody claimed before.
+    pub fn take(&mut self, i: usize) -> bool {
+        let free = self.is_free(i);
+        if free {
+            self.claimed[i / 64] |= 1 << (i % 64);
+        }
+        free
+    }
+
     fn new(range: AddrRange, mask: &Mask, module: u32, is_bss: bool) -> Self {
         // Words that the mask has and the segment does not are not scanned.
         let nwords = (range.len / WORD).min(mask.nbits) as usize;
@@ -70,7 +86,7 @@ struct Variable<'a> {
 }
 
 /// Adds the roots of all segments, and returns those.
-pub(super) fn collect(sources: &Sources<'_>, store: &mut Store) -> Vec<Segment> {
+pub(super) fn collect(sources: &Sources<'_, '_>, store: &mut Store) -> Vec<Segment> {
     let types = &sources.debug.types;
     let variables: Vec<Variable<'_>> = sources
         .debug
@@ -102,7 +118,7 @@ fn parts(module: &Module) -> [(AddrRange, &Mask, bool); 2] {
     [(module.data, &module.gcdata_mask, false), (module.bss, &module.gcbss_mask, true)]
 }
 
-fn add_segment(segment: &mut Segment, variables: &[Variable<'_>], reader: &mut Reader<'_, '_>, store: &mut Store) {
+fn add_segment(segment: &mut Segment, variables: &[Variable<'_>], reader: &mut Reader<'_, '_, '_>, store: &mut Store) {
     let (start, end) = (segment.range.start.0, segment.range.end().0);
     let from = variables.partition_point(|v| v.addr < start);
     for variable in variables[from..].iter().take_while(|v| v.addr < end) {
@@ -151,12 +167,12 @@ fn add_segment(segment: &mut Segment, variables: &[Variable<'_>], reader: &mut R
 }
 
 /// Copies segment words into the store.
-struct Reader<'s, 'a> {
-    sources: &'s Sources<'a>,
+struct Reader<'s, 'a, 'img> {
+    sources: &'s Sources<'a, 'img>,
     scratch: &'s mut Scratch,
 }
 
-impl Reader<'_, '_> {
+impl Reader<'_, '_, '_> {
     /// Adds words `words` of `segment` as one root; `pointers` are those of them that are pointers.
     fn add(&mut self, segment: &Segment, words: std::ops::Range<u64>, pointers: &[u64], head: Head, store: &mut Store) {
         let range =

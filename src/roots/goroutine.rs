@@ -65,15 +65,15 @@ struct Holder {
 }
 
 /// One goroutine in the works.
-pub(super) struct GoroutineScan<'w, 's, 'a, 'c> {
-    pub(super) shared: &'w Shared<'s, 'a>,
+pub(super) struct GoroutineScan<'w, 's, 'a, 'img, 'c> {
+    pub(super) shared: &'w Shared<'s, 'a, 'img>,
     pub(super) batch: &'w mut Batch<'c>,
     pub(super) work: &'w mut Work,
     pub(super) g: &'w Goroutine,
     pub(super) memory: StackMemory<'w>,
 }
 
-impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, 'c> {
+impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
     /// Scans it, standing at `entry`.
     pub(super) fn run(&mut self, entry: &Entry) {
         self.work.frames.clear();

@@ -148,15 +148,15 @@ impl Roots {
 
 /// What roots are collected from.
 #[derive(Copy, Clone)]
-pub struct Sources<'a> {
+pub struct Sources<'a, 'img> {
     /// The process's memory.
     pub image: &'a dyn Image,
     /// Its threads.
     pub threads: &'a [Thread],
     /// The executable.
-    pub executable: &'a Executable<'a>,
+    pub executable: &'a Executable<'img>,
     /// Its debug information.
-    pub debug: &'a DebugInfo<'a>,
+    pub debug: &'a DebugInfo<'img>,
     /// The process's modules.
     pub modules: &'a Modules,
     /// The heap.
@@ -173,7 +173,7 @@ pub struct Sources<'a> {
 ///
 /// # Errors
 /// The debug information lacks a structure or field of the runtime that describes goroutines.
-pub fn collect(sources: &Sources<'_>) -> Result<Roots> {
+pub fn collect(sources: &Sources<'_, '_>) -> Result<Roots> {
     let mut store = store::Store::default();
     let segments = globals::collect(sources, &mut store);
     specials::collect(sources, &mut store);

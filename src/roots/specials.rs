@@ -16,7 +16,7 @@ const WEAK_HANDLE: &str = "runtime.weakHandle";
 const TINY_BLOCK: &str = "runtime.mcache.tiny";
 
 /// Adds all of them.
-pub(super) fn collect(sources: &Sources<'_>, store: &mut Store) {
+pub(super) fn collect(sources: &Sources<'_, '_>, store: &mut Store) {
     let mut collector = Collector { sources, func: any_func(sources), scratch: Scratch::default(), mask: Vec::new() };
     for special in sources.heap.specials() {
         collector.special(special, store);
@@ -39,7 +39,7 @@ pub(super) fn collect(sources: &Sources<'_>, store: &mut Store) {
 }
 
 /// Any func type: what a func value refers to is found by its code pointer, whatever the signature.
-fn any_func(sources: &Sources<'_>) -> Option<TypeId> {
+fn any_func(sources: &Sources<'_, '_>) -> Option<TypeId> {
     let types = &sources.debug.types;
     let is_func = |id: &TypeId| matches!(types.get(*id).kind, Kind::Func);
     types.find("func()").filter(is_func).or_else(|| (0..types.len() as u32).map(TypeId).find(is_func))
@@ -53,14 +53,14 @@ fn single(store: &mut Store, kind: RootKind, name: &str, ty: Option<TypeId>, wor
     }
 }
 
-struct Collector<'s, 'a> {
-    sources: &'s Sources<'a>,
+struct Collector<'s, 'a, 'img> {
+    sources: &'s Sources<'a, 'img>,
     func: Option<TypeId>,
     scratch: Scratch,
     mask: Vec<u64>,
 }
 
-impl Collector<'_, '_> {
+impl Collector<'_, '_, '_> {
     /// The type whose descriptor lies at `rtype`, if it is a pointer type that DWARF knows.
     fn pointer_type(&self, rtype: u64) -> Option<TypeId> {
         let types = &self.sources.debug.types;

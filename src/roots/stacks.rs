@@ -38,7 +38,7 @@ type Plans = DashMap<(u64, FrameMode), Arc<Plan>, FxBuildHasher>;
 ///
 /// # Errors
 /// The debug information does not describe goroutines.
-pub(super) fn collect(sources: &Sources<'_>, store: &mut Store) -> Result<(u64, u64)> {
+pub(super) fn collect(sources: &Sources<'_, '_>, store: &mut Store) -> Result<(u64, u64)> {
     // Go 1.27 scans `g.xRegs.state`; 1.26 has the field, but its collector does not look there.
     let scans_xregs = sources.executable.symbol("runtime.xRegScan").is_some();
     let layout = StackLayout::find(&sources.debug.types, scans_xregs)?;
@@ -59,7 +59,7 @@ pub(super) fn collect(sources: &Sources<'_>, store: &mut Store) -> Result<(u64, 
 }
 
 /// The elements of `runtime.allgs`.
-fn read_allgs(sources: &Sources<'_>, store: &mut Store) -> Vec<u64> {
+fn read_allgs(sources: &Sources<'_, '_>, store: &mut Store) -> Vec<u64> {
     let Some(variable) = sources.debug.variables.iter().find(|v| &*v.name == "runtime.allgs") else {
         store.incidents.count("stack.no_allgs");
         return Vec::new();
@@ -89,15 +89,15 @@ fn merge_labels(into: &mut Interner, labels: &[(Option<u32>, Arc<str>)]) -> Vec<
 }
 
 /// What all batches read.
-pub(super) struct Shared<'s, 'a> {
-    pub(super) sources: &'s Sources<'a>,
+pub(super) struct Shared<'s, 'a, 'img> {
+    pub(super) sources: &'s Sources<'a, 'img>,
     pub(super) layout: &'s StackLayout,
     pub(super) codes: &'s CodeCache<'s>,
     plans: &'s Plans,
     threads: &'s Threads<'s>,
 }
 
-impl<'s> Shared<'s, '_> {
+impl<'s> Shared<'s, '_, '_> {
     fn scan_batch(&self, gs: &[u64]) -> Batch<'s> {
         let mut batch = Batch {
             store: Store::default(),

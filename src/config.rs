@@ -1,0 +1,43 @@
+//! What the user meant: every default filled in, every contradiction already refused by [`crate::cli`].
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// How much is printed.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// `-q`: no report, no progress; errors only.
+    Quiet,
+    /// The report, and progress on a terminal.
+    #[default]
+    Normal,
+    /// `-v`: also phases and incidents.
+    Verbose,
+}
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The executable, or a zstd-compressed copy of it.
+    pub exe: PathBuf,
+    /// The core dump, or a zstd-compressed copy of it.
+    pub core: PathBuf,
+    /// Where the profile goes; `-` is standard output.
+    pub output: PathBuf,
+    /// Worker threads. No result depends on it.
+    pub threads: NonZeroUsize,
+    /// Frames of a path before `(deeper)`, at least 1.
+    pub max_depth: u32,
+    /// Stacks in the profile, `(other)` not counted, at least 1.
+    pub max_stacks: usize,
+    /// Whether repeated frames of recursive types are folded.
+    pub fold: bool,
+    /// Whether types are used at all: without them everything is counted by pointer masks alone.
+    pub types: bool,
+    /// Where the stats file goes, if wanted.
+    pub stats: Option<PathBuf>,
+    /// Where compressed inputs are unpacked; `None` is the system's folder for temporary files.
+    pub tmpdir: Option<PathBuf>,
+    /// How much is printed.
+    pub verbosity: Verbosity,
+}

@@ -1,0 +1,13 @@
+//! Tests of the whole stage on hand-built files (`synth`).
+//!
+//! * `memory`: every source of bytes, borrowing and copying, an oracle that maps byte by byte.
+//! * `identity`: EXE and CORE that do and do not belong together.
+//! * `executable`: sections, compression, symbols.
+//! * `inputs`: opening, decompression, files of the wrong kind.
+//! * `damage`: truncation and changed bytes everywhere.
+
+mod damage;
+mod executable;
+mod identity;
+mod inputs;
+mod memory;

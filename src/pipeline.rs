@@ -1,0 +1,232 @@
+//! The one file that knows every stage: calls them in order, times them, and hands the result to the outputs.
+
+use crate::address::{Addr, AddrRange};
+use crate::aggregate::{Amount, PathNode, PathTree, Totals, TypeTotal};
+use crate::config::Config;
+use crate::error::{Context, Error, Result};
+use crate::image::copying::CopyingImage;
+use crate::image::{Image, Inputs, Process};
+use crate::incident::Incidents;
+use crate::model::descriptors::Descriptors;
+use crate::model::dwarf::DebugInfo;
+use crate::model::heap::{Heap, RuntimeCounters, TypeMasks};
+use crate::model::layout::RuntimeLayout;
+use crate::model::modules::Modules;
+use crate::model::queues::Queues;
+use crate::output::{Outcome, Outputs, RunResult, Target, TextMapping, WalkStats};
+use crate::progress::Progress;
+use crate::roots::{self, Roots, Sources};
+use crate::timing::Phases;
+use crate::traverse::targets::Resolver;
+use crate::traverse::world::World;
+use crate::traverse::{self, Options, Walked};
+
+/// Analyzes a core and writes its profile.
+///
+/// # Errors
+/// The inputs cannot be read or do not belong together, the runtime's layout or its spans cannot be found, or an output cannot be
+/// written. Nothing is written then.
+pub fn run(config: &Config, progress: &Progress) -> Result<Outcome> {
+    let outputs = Outputs::prepare(config)?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(config.threads.get())
+        .thread_name(|i| format!("worker-{i}"))
+        .build()
+        .context(|| format!("cannot start {} threads", config.threads))?;
+    let mut phases = Phases::default();
+    let result = pool.install(|| {
+        let inputs = phases.time("open", || {
+            progress.phase("opening executable and core");
+            Inputs::open(&config.exe, &config.core, config.tmpdir.as_deref())
+        })?;
+        let process = phases.time("open", || Process::parse(&inputs))?;
+        let result = analyze(&process, &process.image, config, progress, &mut phases)?;
+        inputs.verify_unchanged()?;
+        Ok::<_, Error>(result)
+    })?;
+    progress.phase("writing profile");
+    outputs.write_all(config, RunResult { phases, ..result })
+}
+
+/// Everything between the bytes and the result.
+///
+/// * `image`: the memory of `process`: its own image, or another view of the same.
+///
+/// # Errors
+/// As [`run`], less inputs and outputs.
+pub fn analyze(
+    process: &Process<'_>,
+    image: &dyn Image,
+    config: &Config,
+    progress: &Progress,
+    phases: &mut Phases,
+) -> Result<RunResult> {
+    let (model, walked, roots) = model_and_walk(process, image, config, progress, phases)?;
+    Ok(phases.time("totals", || result(process, &model, walked, &roots)))
+}
+
+/// Runs the analysis through an image that copies every byte, as a live process would need it: for tests.
+///
+/// # Errors
+/// As [`analyze`].
+pub fn analyze_copying(process: &Process<'_>, config: &Config) -> Result<RunResult> {
+    let image = CopyingImage::new(&process.image);
+    analyze(process, &image, config, &Progress::silent(), &mut Phases::default())
+}
+
+/// The model as far as later steps need it.
+pub struct Model {
+    /// Spans and shards.
+    pub heap: Heap,
+    /// The runtime's own counters.
+    pub counters: RuntimeCounters,
+    /// Masks of allocation types.
+    pub masks: TypeMasks,
+    /// Soft errors of all parts.
+    pub incidents: Incidents,
+}
+
+/// Stages 2 to 4: model, roots, walk. Public so that tests can look at the sets behind a result.
+///
+/// # Errors
+/// As [`analyze`].
+pub fn model_and_walk(
+    process: &Process<'_>,
+    image: &dyn Image,
+    config: &Config,
+    progress: &Progress,
+    phases: &mut Phases,
+) -> Result<(Model, Walked, Roots)> {
+    progress.phase("reading debug information");
+    let mut debug = phases.time("debug information", || DebugInfo::load(&process.executable))?;
+    progress.phase("reading the runtime's structures");
+    let bias = process.load_bias;
+    let (heap, modules, masks, queues, descriptors, counters) = phases.time("model", || {
+        let layout = RuntimeLayout::find(&debug.types, &debug.variables, &debug.constants, bias)?;
+        let modules = Modules::read(image, &layout)?;
+        let heap = Heap::read(image, &layout)?;
+        let masks = TypeMasks::new(&layout, heap.largest_slot());
+        let queues = Queues::read(image, &layout);
+        let descriptors = Descriptors;
+        let counters = heap.counters().clone();
+        Ok::<_, Error>((heap, modules, masks, queues, descriptors, counters))
+    })?;
+    progress.phase("collecting roots");
+    let roots = phases.time("roots", || {
+        roots::collect(&Sources {
+            image,
+            threads: &process.threads,
+            debug: &debug,
+            executable: &process.executable,
+            modules: &modules,
+            heap: &heap,
+            masks: &masks,
+            queues: &queues,
+            load_bias: bias,
+        })
+    })?;
+    let mut incidents = process.incidents.clone();
+    for part in [&debug.incidents, heap.incidents(), modules.incidents(), &queues.incidents, &roots.incidents] {
+        incidents.merge(part);
+    }
+    progress.counted_phase("walking", heap.totals().allocated_objects);
+    // The walk extends the type table by types that only descriptors know; functions are looked up beside it.
+    let types = std::mem::take(&mut debug.types);
+    let walked = phases.time("walk", || {
+        let world = World::new(image, &heap, &masks, &modules, &descriptors);
+        let resolver = Resolver::new(&debug, types, bias, config.types);
+        let options = Options { max_depth: config.max_depth, fold: config.fold };
+        let last = std::sync::atomic::AtomicU64::new(0);
+        let report = |objects: u64| {
+            // Only differences are added; the order of the calls is the walk's own.
+            let before = last.swap(objects, std::sync::atomic::Ordering::Relaxed);
+            progress.objects(objects - before);
+        };
+        traverse::walk(&world, resolver, &roots, options, &report)
+    });
+    incidents.merge(&walked.incidents);
+    Ok((Model { heap, counters, masks, incidents }, walked, roots))
+}
+
+fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -> RunResult {
+    let heap = model.heap.totals();
+    let nodes = walked.paths.nodes();
+    let sum = |masked: bool| {
+        let of = nodes.iter().filter(|n| n.masked == masked);
+        of.fold(Amount::default(), |sum, n| sum + Amount { objects: n.objects, bytes: n.bytes })
+    };
+    let (typed, sub_objects) = (sum(false), sum(true));
+    let reachable = typed + sub_objects;
+    let mut incidents = model.incidents.clone();
+    let unreachable = Amount {
+        objects: heap.allocated_objects.saturating_sub(reachable.objects),
+        bytes: heap.allocated_bytes.saturating_sub(reachable.bytes),
+    };
+    let totals = Totals {
+        heap_in_use: Amount { objects: heap.allocated_objects + heap.free_objects, bytes: heap.in_use_bytes },
+        typed,
+        sub_objects,
+        unreachable,
+        free_slots: Amount { objects: heap.free_objects, bytes: heap.free_bytes },
+        span_overhead_bytes: heap.overhead_bytes,
+        unread: Amount { objects: 0, bytes: heap.unread_bytes },
+        conservative: Amount { objects: walked.stats.conservative_objects, bytes: walked.stats.conservative_bytes },
+    };
+    incidents.add("paths.over_budget", walked.stats.over_budget);
+    let mut partial = Vec::new();
+    if heap.missing_bytes > 0 {
+        let share = 100.0 * heap.missing_bytes as f64 / heap.in_use_bytes.max(1) as f64;
+        partial.push(format!(
+            "the core lacks {} bytes of the heap's pages ({share:.1} % of the heap in use): objects there are counted where a \
+             pointer to them was found, but what only they refer to is missing; take the core again with room for all of it",
+            heap.missing_bytes
+        ));
+    }
+    let walk = WalkStats {
+        levels: walked.stats.levels,
+        candidates: walked.stats.candidates,
+        path_nodes: nodes.len() as u64,
+        conservative_roots: roots.roots.iter().filter(|r| r.conservative).count() as u64,
+    };
+    let types = walked
+        .types
+        .iter()
+        .map(|(label, objects, bytes)| TypeTotal {
+            name: walked.labels[label.0 as usize].to_string(),
+            objects: *objects,
+            bytes: *bytes,
+        })
+        .collect();
+    let nodes = nodes
+        .iter()
+        .map(|n| PathNode { parent: n.parent, label: n.label.0, own_objects: n.objects, own_bytes: n.bytes })
+        .collect();
+    RunResult {
+        tree: PathTree { nodes, labels: walked.labels },
+        types,
+        totals,
+        target: target(process, &model.counters),
+        walk,
+        phases: Phases::default(),
+        incidents,
+        partial,
+    }
+}
+
+fn target(process: &Process<'_>, counters: &RuntimeCounters) -> Target {
+    let exe = &process.executable;
+    let entry = Addr(exe.entry().wrapping_add(process.load_bias));
+    // The name in the dumped process, not that of EXE: a renamed copy must give the same profile.
+    let text = process.files.iter().find(|f| f.range.contains(entry));
+    let path = text.map_or("", |f| f.path.trim_end_matches(" (deleted)"));
+    let name = path.rsplit('/').next().filter(|name| !name.is_empty());
+    let name = name.map_or_else(|| exe.file_name().into_owned(), str::to_owned);
+    let text = text.map_or((AddrRange::default(), 0), |f| (f.range, f.offset));
+    Target {
+        exe_name: name,
+        build_id: exe.build_id().map(|id| id.iter().map(|b| format!("{b:02x}")).collect()),
+        go_version: counters.build_version.clone().unwrap_or_default(),
+        mapping: TextMapping { start: text.0.start.0, limit: text.0.end().0, offset: text.1 },
+        last_gc_unix_nanos: counters.last_gc_unix,
+    }
+}

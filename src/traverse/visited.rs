@@ -1,0 +1,77 @@
+//! Visited marks: the only place where a slot is marked. One owner per shard and wave, so marks need no atomics.
+//!
+//! At rest a shard is a roaring bitmap; the first claim in it turns it into dense words, which is what a claim wants: one load, one test,
+//! one store. Free slots are marked from the start, so that the hot path has no check whether a slot is allocated.
+
+use roaring::RoaringBitmap;
+
+/// Marks of one shard, by slot ordinal.
+#[derive(Debug)]
+pub struct Visited {
+    slots: u32,
+    free: RoaringBitmap,
+    /// Empty until the first claim.
+    dense: Vec<u64>,
+}
+
+impl Visited {
+    /// Nothing visited, the slots in `free` marked.
+    #[must_use]
+    pub fn new(slots: u32, free: RoaringBitmap) -> Self {
+        Self { slots, free, dense: Vec::new() }
+    }
+
+    /// Makes the words dense. Call before [`Visited::insert`]; cheap when they are.
+    pub fn warm(&mut self) {
+        if !self.dense.is_empty() || self.slots == 0 {
+            return;
+        }
+        self.dense = vec![0; self.slots.div_ceil(64) as usize];
+        for ordinal in &self.free {
+            if let Some(word) = self.dense.get_mut(ordinal as usize / 64) {
+                *word |= 1 << (ordinal % 64);
+            }
+        }
+    }
+
+    /// Marks `ordinal`; true if it was not marked. Ordinals out of range count as marked.
+    #[inline]
+    pub fn insert(&mut self, ordinal: u32) -> bool {
+        let Some(word) = self.dense.get_mut(ordinal as usize / 64) else { return false };
+        let bit = 1u64 << (ordinal % 64);
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    }
+
+    /// The slots that were marked by [`Visited::insert`]: the reached objects.
+    #[must_use]
+    pub fn reached(&self) -> RoaringBitmap {
+        let mut all = RoaringBitmap::new();
+        for (i, &word) in self.dense.iter().enumerate() {
+            let mut bits = word;
+            while bits != 0 {
+                // Ordinals ascend, so each is past the last one.
+                all.push(i as u32 * 64 + bits.trailing_zeros());
+                bits &= bits - 1;
+            }
+        }
+        all -= &self.free;
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_slots_are_never_reached() {
+        let mut visited = Visited::new(130, [3u32, 64, 129].into_iter().collect());
+        visited.warm();
+        assert!(visited.insert(0) && visited.insert(63) && visited.insert(128));
+        assert!(!visited.insert(0) && !visited.insert(3) && !visited.insert(129) && !visited.insert(64));
+        assert!(!visited.insert(5000), "beyond the shard");
+        assert_eq!(visited.reached().iter().collect::<Vec<_>>(), [0, 63, 128]);
+    }
+}
