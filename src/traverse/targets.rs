@@ -217,13 +217,11 @@ impl<'a, 'img> Resolver<'a, 'img> {
             return *known;
         }
         let link_pc = func.entry.wrapping_sub(self.load_bias);
-        let layout = self.debug.closure_layout(link_pc);
+        let layout = self.debug.closure_layout(&self.types, link_pc);
         let name = match (&layout, self.debug.function_name(link_pc)) {
             (Some(layout), _) => layout.function.to_string(),
             (None, Some(name)) => name.to_string(),
-            (None, None) => {
-                world.modules.func_name(world.image, func).unwrap_or_else(|| "(unnamed function)".into())
-            }
+            (None, None) => world.modules.func_name(world.image, func).unwrap_or_else(|| "(unnamed function)".into()),
         };
         let label = self.programs.labels.intern(&name);
         let captures = layout.map(|l| l.captures_in(&self.types, u64::from(room)).into_owned()).unwrap_or_default();
