@@ -305,7 +305,7 @@ impl Programs {
                 let Some(closure) = closure else { unreachable!("closures are registered before they are compiled") };
                 let mut size = 8;
                 for capture in &closure.captures {
-                    flat.field(capture, 0, 0);
+                    flat.capture(capture);
                     size = size.max(capture.offset.saturating_add(types.get(capture.ty).size));
                 }
                 (size.next_multiple_of(8), format!("func {}", flat.labels.text(closure.function)))
@@ -435,6 +435,10 @@ impl Flatten<'_> {
             Kind::Struct(fields) => {
                 if let Some((field, elem)) = atomic_pointer(types, &t.name, fields) {
                     self.step(&field.name, field.ty);
+                    // Folding goes by what is pointed to: every `atomic.Pointer` has this label.
+                    if let Some(step) = self.chain.last_mut() {
+                        step.ty = elem;
+                    }
                     self.push(offset.saturating_add(field.offset), Edge::Pointer, pointer_target(types, elem), false);
                     self.chain.pop();
                 } else if &*t.name == "sync.Pool" {
@@ -451,6 +455,21 @@ impl Flatten<'_> {
     fn step(&mut self, name: &str, ty: TypeId) {
         let label = self.labels.intern(&format!("{name}. ({})", self.types.get(ty).name));
         self.chain.push(Step { label, ty });
+    }
+
+    /// A captured variable. One captured by reference (`&x` of type `*T`) is named as the variable that it is: `x. (T)`.
+    fn capture(&mut self, capture: &Field) {
+        match (capture.name.strip_prefix('&'), pointee(self.types, capture.ty)) {
+            (Some(name), Some(elem)) => {
+                self.step(name, elem);
+                self.push(capture.offset, Edge::Pointer, pointer_target(self.types, elem), false);
+                self.chain.pop();
+            }
+            (name, _) => {
+                let name = name.unwrap_or(&capture.name).into();
+                self.field(&Field { name, ..*capture }, 0, 0);
+            }
+        }
     }
 
     fn field(&mut self, field: &Field, base: u64, depth: u32) {
@@ -631,17 +650,6 @@ fn pointer_target(types: &TypeTable, elem: TypeId) -> ProgramKey {
 /// `internal/sync.node[..]`, `internal/concurrent.node[..]`: one byte that says which larger struct it starts.
 fn is_trie_node(name: &str) -> bool {
     name.starts_with("internal/sync.node[") || name.starts_with("internal/concurrent.node[")
-}
-
-/// The types that a trie node may be: (entry, inner node).
-#[must_use]
-pub fn trie_types(types: &TypeTable, node: TypeId) -> (Option<TypeId>, Option<TypeId>) {
-    let name = &types.get(node).name;
-    let sibling = |kind: &str| {
-        let (package, args) = name.split_once(".node[")?;
-        types.find(&format!("{package}.{kind}[{args}"))
-    };
-    (sibling("entry"), sibling("indirect"))
 }
 
 /// `sync/atomic.Pointer[T]`: the word is an `unsafe.Pointer`, T is known from the zero-length field.

@@ -67,3 +67,47 @@ fn step(op: &Operation<Slice<'_>>, at: Location, constant: &mut Option<i64>) -> 
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::types::{Field, Type};
+    use gimli::{EndianSlice, Format, LittleEndian};
+
+    fn run(bytes: &[u8], size: u64) -> Vec<Piece> {
+        let encoding = Encoding { address_size: 8, format: Format::Dwarf32, version: 5 };
+        evaluate(EndianSlice::new(bytes, LittleEndian), encoding, size)
+    }
+
+    #[test]
+    fn expressions_that_go_writes() {
+        let whole = |at| vec![Piece { offset: 0, size: 16, at }];
+        assert_eq!(run(&[0x9c], 16), whole(Location::Cfa(0)));
+        assert_eq!(run(&[0x91, 0x70], 16), whole(Location::Cfa(-16)));
+        assert_eq!(run(&[0x91, 0x70, 0x06], 16), whole(Location::CfaDeref(-16)));
+        assert_eq!(run(&[0x53], 16), whole(Location::Register(3)));
+        assert_eq!(run(&[0x9c, 0x11, 0x78, 0x22], 16), whole(Location::Cfa(-8)));
+        assert_eq!(run(&[0x9c, 0x23, 0x08], 16), whole(Location::Cfa(8)));
+        assert_eq!(run(&[], 16), []);
+        // The first word has no place, the second is in a frame slot.
+        assert_eq!(
+            run(&[0x93, 0x08, 0x91, 0x10, 0x93, 0x08], 16),
+            [Piece { offset: 0, size: 8, at: Location::Gone }, Piece { offset: 8, size: 8, at: Location::Cfa(16) }]
+        );
+    }
+
+    #[test]
+    fn expressions_that_go_does_not_write() {
+        for bytes in [
+            &[0x93, 0x08, 0x93, 0x08][..],
+            &[0x91, 0x70, 0x93, 0xff, 0xff, 0xff, 0x7f],
+            &[0x30, 0x9f],
+            &[0x77, 0x08],
+            &[0x2f, 0xfd, 0xff],
+            &[0x91],
+            &[0xff; 20],
+        ] {
+            assert_eq!(run(bytes, 16), [], "{bytes:x?}");
+        }
+    }
+}
