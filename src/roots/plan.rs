@@ -500,3 +500,6 @@ fn complete_slice(words: &mut [Option<Source>]) {
         words[2] = words[1];
     }
 }
+
+#[cfg(test)]
+mod tests;
