@@ -10,6 +10,7 @@ pub mod claim;
 pub mod expand;
 pub mod frontier;
 pub mod labels;
+mod library;
 pub mod paths;
 pub mod scan;
 mod statics;
@@ -556,13 +557,16 @@ impl Walker<'_, '_, '_> {
             if !self.statics.claim(self.world.image, s.addr, bytes, &mut self.pool) {
                 continue;
             }
+            // What was copied ends with its segment, whatever the capacity word says.
+            let copied = (self.pool.words() - granule) as u64 * 8;
+            let count = u64::from(s.count).min(copied / target.size).max(1) as u32;
             let Ok(granule) = u32::try_from(granule) else {
                 self.incidents.count("roots.beyond_pool");
                 continue;
             };
             let path = self.path_of(edges, targets, s.key);
             let group = next.group(path, program, false);
-            next.push(group, POOL, &[Item { granule, count: s.count, restrict: !0 }]);
+            next.push(group, POOL, &[Item { granule, count, restrict: !0 }]);
         }
     }
 
