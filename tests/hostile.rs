@@ -169,26 +169,64 @@ fn memory_aims(exe: &Path, core: &Path) -> Vec<Aim> {
         Aim { name: "mheap_.allspans", ranges: in_file(allspans, 24).into_iter().chain(slice(allspans, 8)).collect() },
         Aim {
             name: "mspan records",
-            ranges: heap.spans().iter().enumerate().filter_map(|(id, _)| {
-                let id = goref_fast::model::heap::SpanId(u32::try_from(id).unwrap());
-                in_file(heap.details(id).mspan, layout.mspan.size)
-            }).collect(),
+            ranges: heap
+                .spans()
+                .iter()
+                .enumerate()
+                .filter_map(|(id, _)| {
+                    let id = goref_fast::model::heap::SpanId(u32::try_from(id).unwrap());
+                    in_file(heap.details(id).mspan, layout.mspan.size)
+                })
+                .collect(),
         },
-        Aim { name: "allocation bits", ranges: heap.spans().iter().enumerate().flat_map(|(id, _)| {
-            let details = heap.details(goref_fast::model::heap::SpanId(u32::try_from(id).unwrap()));
-            [in_file(details.alloc_bits, 64), in_file(details.gcmark_bits, 64), in_file(details.specials, 64)]
-        }).flatten().collect() },
-        Aim { name: "moduledata", ranges: in_file(globals.firstmoduledata, layout.moduledata.size).into_iter().collect() },
-        Aim { name: "pointer masks of data and bss", ranges: [layout.moduledata.gcdatamask, layout.moduledata.gcbssmask]
-            .into_iter()
-            .filter_map(|field| in_file(word(globals.firstmoduledata + field + layout.bitvector.bytedata), 4096))
-            .collect() },
-        Aim { name: "collector state", ranges: ["runtime.work", "runtime.gcController", "runtime.gcphase", "runtime.memstats",
-            "runtime.mheap_", "runtime.sched", "runtime.allfin", "runtime.gcCleanups"]
-            .iter().flat_map(|n| variable(n)).collect() },
-        Aim { name: "package variables", ranges: debug.variables.iter()
-            .filter_map(|v| in_file(v.address.wrapping_add(process.load_bias), debug.types.get(v.ty).size))
-            .collect() },
+        Aim {
+            name: "allocation bits",
+            ranges: heap
+                .spans()
+                .iter()
+                .enumerate()
+                .flat_map(|(id, _)| {
+                    let details = heap.details(goref_fast::model::heap::SpanId(u32::try_from(id).unwrap()));
+                    [in_file(details.alloc_bits, 64), in_file(details.gcmark_bits, 64), in_file(details.specials, 64)]
+                })
+                .flatten()
+                .collect(),
+        },
+        Aim {
+            name: "moduledata",
+            ranges: in_file(globals.firstmoduledata, layout.moduledata.size).into_iter().collect(),
+        },
+        Aim {
+            name: "pointer masks of data and bss",
+            ranges: [layout.moduledata.gcdatamask, layout.moduledata.gcbssmask]
+                .into_iter()
+                .filter_map(|field| in_file(word(globals.firstmoduledata + field + layout.bitvector.bytedata), 4096))
+                .collect(),
+        },
+        Aim {
+            name: "collector state",
+            ranges: [
+                "runtime.work",
+                "runtime.gcController",
+                "runtime.gcphase",
+                "runtime.memstats",
+                "runtime.mheap_",
+                "runtime.sched",
+                "runtime.allfin",
+                "runtime.gcCleanups",
+            ]
+            .iter()
+            .flat_map(|n| variable(n))
+            .collect(),
+        },
+        Aim {
+            name: "package variables",
+            ranges: debug
+                .variables
+                .iter()
+                .filter_map(|v| in_file(v.address.wrapping_add(process.load_bias), debug.types.get(v.ty).size))
+                .collect(),
+        },
     ];
     let mut list = |name, spans: &dyn Fn(&goref_fast::model::heap::Span) -> bool, front: u64| {
         let ranges = heap.spans().iter().enumerate().filter(|(_, s)| spans(s)).filter_map(|(id, s)| {
@@ -273,11 +311,29 @@ fn executable_aims(bytes: &[u8]) -> Vec<Aim> {
     let elf = ElfFile64::<object::LittleEndian>::parse(bytes).unwrap();
     let mut aims = vec![Aim { name: "headers of the executable", ranges: std::iter::once(0..1000).collect() }];
     let headers = elf.elf_header().e_shoff.get(object::LittleEndian);
-    aims.push(Aim { name: "section headers", ranges: std::iter::once(headers..headers + 64 * elf.sections().count() as u64).collect() });
+    aims.push(Aim {
+        name: "section headers",
+        ranges: std::iter::once(headers..headers + 64 * elf.sections().count() as u64).collect(),
+    });
     let sections = [
-        ".rodata", ".typelink", ".itablink", ".gopclntab", ".go.buildinfo", ".note.go.buildid", ".text", ".symtab",
-        ".debug_abbrev", ".debug_info", ".debug_line", ".debug_ranges", ".debug_rnglists", ".debug_loclists", ".debug_loc",
-        ".debug_addr", ".debug_frame", ".debug_gdb_scripts",
+        ".rodata",
+        ".typelink",
+        ".itablink",
+        ".gopclntab",
+        ".go.buildinfo",
+        ".note.go.buildid",
+        ".text",
+        ".symtab",
+        ".debug_abbrev",
+        ".debug_info",
+        ".debug_line",
+        ".debug_ranges",
+        ".debug_rnglists",
+        ".debug_loclists",
+        ".debug_loc",
+        ".debug_addr",
+        ".debug_frame",
+        ".debug_gdb_scripts",
     ];
     for name in sections {
         let range = elf.section_by_name(name).and_then(|s| s.file_range()).map(|(offset, size)| offset..offset + size);
@@ -286,7 +342,9 @@ fn executable_aims(bytes: &[u8]) -> Vec<Aim> {
     // Descriptors are the front of .rodata: `types` up to `etypes`.
     let symbol = |name: &str| elf.symbols().find(|s| s.name() == Ok(name)).map(|s| s.address());
     let rodata = elf.section_by_name(".rodata").and_then(|s| Some((s.address(), s.file_range()?.0)));
-    if let (Some(types), Some(etypes), Some((address, offset))) = (symbol("runtime.types"), symbol("runtime.etypes"), rodata) {
+    if let (Some(types), Some(etypes), Some((address, offset))) =
+        (symbol("runtime.types"), symbol("runtime.etypes"), rodata)
+    {
         let range = types - address + offset..etypes - address + offset;
         aims.push(Aim { name: "type descriptors", ranges: vec![range] });
     }
@@ -328,7 +386,11 @@ fn books(line: &str) -> (u64, u64, u64) {
     let after = |word: &str| line.split(word).nth(1).and_then(bytes);
     let need = |word: &str| after(word).unwrap_or_else(|| panic!("no {word} in {line}"));
     let reachable = need("= reachable");
-    let parts = reachable + need("+ unreachable") + need("+ free slots") + need("+ span overhead") + after("+ unread").unwrap_or(0);
+    let parts = reachable
+        + need("+ unreachable")
+        + need("+ free slots")
+        + need("+ span overhead")
+        + after("+ unread").unwrap_or(0);
     (need("heap in use"), parts, reachable)
 }
 
