@@ -162,8 +162,7 @@ impl Frontier {
     pub fn push(&mut self, group: u32, shard: u16, items: &[Item]) {
         let len = items.len();
         let start = self.granules.extend(len, items.iter().map(|i| i.granule));
-        let counts =
-            items.iter().any(|i| i.count != 1).then(|| self.counts.extend(len, items.iter().map(|i| i.count)));
+        let counts = items.iter().any(|i| i.count != 1).then(|| self.counts.extend(len, items.iter().map(|i| i.count)));
         let restrict =
             items.iter().any(|i| i.restrict != !0).then(|| self.restrict.extend(len, items.iter().map(|i| i.restrict)));
         self.parts.push(Part { group, shard, start, len, counts, restrict });
