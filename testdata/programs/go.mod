@@ -1,0 +1,3 @@
+module goref.test/fixtures
+
+go 1.24

@@ -1,0 +1,113 @@
+// Package library: types of the standard library that hide what they hold from a walk by static types.
+package library
+
+import (
+	"container/list"
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unique"
+	"weak"
+
+	"goref.test/fixtures/truth"
+)
+
+type V [4]uint64 // 32 bytes
+
+type Node struct {
+	P *V
+	n int
+}
+
+// Pooled is 2048 bytes without pointers.
+type Pooled [256]uint64
+
+type Key struct{ A, B string }
+
+type ctxKey struct{}
+
+var (
+	//goref:expect path="$P.AtomicPointer -> v. (unsafe.Pointer)" count=1 bytes=16
+	//goref:expect prefix="$P.AtomicPointer" count=2 bytes=48
+	AtomicPointer atomic.Pointer[Node]
+	//goref:expect path="$P.AtomicValue -> v. (interface {})" count=1 bytes=16
+	//goref:expect path="$P.AtomicValue -> v. (interface {}) -> P. (*$P.V)" count=1 bytes=32
+	AtomicValue atomic.Value
+	// Nodes of the trie depend on the hash seed; 100 keys (boxes of 8 bytes, not below 256) and 100 values are sure.
+	//goref:expect prefix="$P.SyncMap" min_count=200 min_bytes=4000
+	SyncMap sync.Map
+	// Given between the last two collections: in the victim cache at the truth.
+	//goref:expect prefix="$P.Pool" min_count=1 min_bytes=2048
+	Pool sync.Pool
+	Weak weak.Pointer[Node]
+	//goref:expect path="$P.WeakTarget" count=1 bytes=16
+	WeakTarget *Node
+	// The target is gone: the handle holds 0.
+	WeakDead weak.Pointer[Node]
+	//goref:expect prefix="$P.Unique" min_count=1
+	Unique unique.Handle[string]
+	//goref:expect prefix="$P.UniqueStruct" min_count=1
+	UniqueStruct unique.Handle[Key]
+	//goref:expect path="$P.Builder -> buf. ([]uint8)" count=1 bytes=112
+	Builder strings.Builder
+	//goref:expect prefix="$P.List" count=21 bytes=848
+	List *list.List
+	//goref:expect prefix="$P.Context" min_count=3
+	Context context.Context
+	Cancel  context.CancelFunc
+	//goref:expect prefix="$P.Timer" min_count=1
+	Timer *time.Timer
+	//goref:expect prefix="$P.AfterFunc" min_count=1
+	AfterFunc *time.Timer
+	Lazy      = sync.OnceValue(func() *V { return new(V) })
+	//goref:expect path="$P.Location" count=0 bytes=0
+	Location = time.UTC
+	//goref:expect path="$P.Mutexed -> held. (*$P.V)" count=1 bytes=32
+	Mutexed struct {
+		sync.Mutex
+		held *V
+	}
+	//goref:expect path="$P.Err" count=1 bytes=16
+	//goref:expect path="$P.Err -> P. (*$P.V)" count=1 bytes=32
+	Err error
+)
+
+type failure struct {
+	P *V
+	n int
+}
+
+func (failure) Error() string { return "failure" }
+
+//go:noinline
+func fill(s string, n int) string { return strings.Repeat(s, n) }
+
+func Build() {
+	AtomicPointer.Store(&Node{P: new(V)})
+	AtomicValue.Store(&Node{P: new(V)})
+	for i := range 100 {
+		SyncMap.Store(1000+i, new(V))
+	}
+	truth.BeforeLast(func() { Pool.Put(new(Pooled)) })
+	WeakTarget = &Node{n: 1}
+	Weak = weak.Make(WeakTarget)
+	WeakDead = weak.Make(&Node{n: 2})
+	Unique = unique.Make(fill("u", 100))
+	UniqueStruct = unique.Make(Key{fill("a", 50), fill("b", 60)})
+	Builder.Grow(100)
+	Builder.WriteString(fill("b", 90))
+	List = list.New()
+	for range 10 {
+		List.PushBack(new(V))
+	}
+	ctx := context.WithValue(context.Background(), ctxKey{}, &Node{P: new(V)})
+	Context, Cancel = context.WithCancel(ctx)
+	Timer = time.NewTimer(1000 * time.Hour)
+	kept := &Node{P: new(V)}
+	AfterFunc = time.AfterFunc(1000*time.Hour, func() { kept.n++ })
+	Lazy()
+	Mutexed.held = new(V)
+	Err = failure{P: new(V)}
+}

@@ -1,0 +1,137 @@
+// Package maps: small and directory maps, indirect keys and values, nested and pointer-free ones.
+package maps
+
+import "strconv"
+
+type V [4]uint64 // 32 bytes
+
+type Val struct {
+	P    *V
+	Name string
+}
+
+// Big is 160 bytes: values over 128 bytes are stored behind a pointer.
+type Big struct {
+	P   *V
+	pad [19]uint64
+}
+
+type BigKey [20]int64
+
+type Key struct {
+	Name string
+	n    int64
+}
+
+var (
+	// A small map: header of 48 and one group of 8 + 8*16 = 136 bytes in a slot of 144.
+	//goref:expect path="$P.Small" count=2 bytes=192
+	//goref:expect path="$P.Small -> $mapval. (*$P.V)" count=5 bytes=160
+	Small map[int64]*V
+	// 1000 entries: header, directory of two, two tables, two arrays of 128 groups (17408 bytes, with header in 18432).
+	//goref:expect path="$P.Directory" count=6 bytes=36992
+	//goref:expect path="$P.Directory -> $mapval. (*$P.V)" count=1000 bytes=32000
+	Directory map[int64]*V
+	// 800 pointer-free entries: one table.
+	//goref:expect path="$P.Numbers" count=4 bytes=18520
+	Numbers map[int64]int64
+	//goref:expect path="$P.Empty" count=1 bytes=48
+	Empty map[string]*V
+	//goref:expect path="$P.Nil" count=0 bytes=0
+	Nil map[string]*V
+	// String keys of 20 bytes in slots of 24: groups of 8 + 8*24 = 200 bytes in a slot of 208.
+	//goref:expect path="$P.Strings" count=2 bytes=256
+	//goref:expect path="$P.Strings -> $mapkey. (string)" count=8 bytes=192
+	//goref:expect path="$P.Strings -> $mapval. (*$P.V)" count=8 bytes=256
+	Strings map[string]*V
+	//goref:expect path="$P.Structs -> $mapkey. ($P.Key) -> Name. (string)" count=3 bytes=72
+	//goref:expect path="$P.Structs -> $mapval. ($P.Val) -> P. (*$P.V)" count=3 bytes=96
+	//goref:expect path="$P.Structs -> $mapval. ($P.Val) -> Name. (string)" count=3 bytes=72
+	Structs map[Key]Val
+	// Indirect keys and values: the boxes are counted on the key's and the value's frame.
+	//goref:expect path="$P.Indirect" count=2 bytes=192
+	//goref:expect path="$P.Indirect -> $mapkey. ($P.BigKey)" count=3 bytes=480
+	//goref:expect path="$P.Indirect -> $mapval. ($P.Big)" count=3 bytes=480
+	//goref:expect path="$P.Indirect -> $mapval. ($P.Big) -> P. (*$P.V)" count=3 bytes=96
+	Indirect map[BigKey]Big
+	//goref:expect path="$P.Nested -> $mapval. (map[int64]*$P.V)" count=8 bytes=768
+	//goref:expect path="$P.Nested -> $mapval. (map[int64]*$P.V) -> $mapval. (*$P.V)" count=8 bytes=256
+	Nested map[string]map[int64]*V
+	// Behind a value without size there is a padding word: groups of 8 + 8*24 bytes.
+	//goref:expect path="$P.Sets" count=2 bytes=256
+	//goref:expect path="$P.Sets -> $mapkey. (string)" count=4 bytes=96
+	Sets map[string]struct{}
+	//goref:expect path="$P.Ifaces -> $mapkey. (interface {})" count=6 bytes=120
+	//goref:expect path="$P.Ifaces -> $mapval. (interface {})" count=3 bytes=96
+	Ifaces map[any]any
+	//goref:expect path="$P.Slices -> $mapval. ([]*$P.V)" count=2 bytes=32
+	//goref:expect path="$P.Slices -> $mapval. ([]*$P.V) -> [1]. (*$P.V)" count=2 bytes=64
+	Slices map[int64][]*V
+	// Deleted entries hold nothing any more.
+	//goref:expect path="$P.Deleted -> $mapval. (*$P.V)" count=50 bytes=1600
+	Deleted map[int64]*V
+	// A pointer to a map: the cell and the map's storage.
+	//goref:expect path="$P.Pointer" count=3 bytes=200
+	//goref:expect path="$P.Pointer -> $mapval. (*$P.V)" count=1 bytes=32
+	Pointer *map[int64]*V
+	//goref:expect path="$P.InIface" count=2 bytes=192
+	//goref:expect path="$P.InIface -> $mapval. (*$P.V)" count=2 bytes=64
+	InIface any
+	// Arrays as values.
+	//goref:expect path="$P.Arrays -> $mapval. ([2]*$P.V) -> [1]. (*$P.V)" count=2 bytes=64
+	Arrays map[int64][2]*V
+)
+
+// key returns a fresh string of 20 bytes (slot of 24).
+func key(i int) string { return "key-of-twenty-by" + strconv.Itoa(1000+i) }
+
+func ints(n int) map[int64]*V {
+	m := make(map[int64]*V)
+	for i := range n {
+		m[int64(i)] = new(V)
+	}
+	return m
+}
+
+func Build() {
+	Small = ints(5)
+	Directory = ints(1000)
+	Numbers = make(map[int64]int64)
+	for i := range int64(800) {
+		Numbers[i] = i
+	}
+	Empty = make(map[string]*V)
+	Strings = make(map[string]*V)
+	for i := range 8 {
+		Strings[key(i)] = new(V)
+	}
+	Structs = make(map[Key]Val)
+	for i := range 3 {
+		Structs[Key{key(i), int64(i)}] = Val{new(V), key(i)}
+	}
+	Indirect = make(map[BigKey]Big)
+	for i := range int64(3) {
+		Indirect[BigKey{i}] = Big{P: new(V)}
+	}
+	Nested = make(map[string]map[int64]*V)
+	for i := range 4 {
+		Nested[key(i)] = ints(2)
+	}
+	Sets = make(map[string]struct{})
+	for i := range 4 {
+		Sets[key(i)] = struct{}{}
+	}
+	Ifaces = make(map[any]any)
+	for i := range 3 {
+		Ifaces[key(i)] = new(V)
+	}
+	Slices = map[int64][]*V{1: {new(V), new(V)}, 2: {new(V), new(V)}}
+	Deleted = ints(100)
+	for i := range int64(50) {
+		delete(Deleted, i*2)
+	}
+	m := ints(1)
+	Pointer = &m
+	InIface = ints(2)
+	Arrays = map[int64][2]*V{1: {new(V), new(V)}, 2: {nil, new(V)}}
+}

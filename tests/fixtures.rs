@@ -1,0 +1,119 @@
+//! The Go fixtures of `testdata/programs`: packages linked into one program, one core per toolchain and build mode.
+
+use crate::harness::corefile::core_of;
+use crate::harness::expect::{self, Expectation};
+use crate::harness::pprof::Profile;
+use crate::harness::program::Mode;
+use crate::harness::toolchain::{Toolchain, selected};
+use crate::harness::{required, root, tool};
+use std::path::Path;
+
+/// Import path of the fixtures' module.
+const MODULE: &str = "goref.test/fixtures";
+
+macro_rules! per_toolchain {
+    ($($name:ident: $version:literal, $mode:ident;)*) => {
+        $(#[test] fn $name() { check_all($version, Mode::$mode); })*
+    };
+}
+
+per_toolchain! {
+    go_1_24_default: "1.24.11", Default;
+    go_1_24_noopt: "1.24.11", NoOpt;
+    go_1_25_default: "1.25.5", Default;
+    go_1_25_noopt: "1.25.5", NoOpt;
+    go_1_26_default: "1.26.6", Default;
+    go_1_26_noopt: "1.26.6", NoOpt;
+    go_1_27_default: "1.27.3", Default;
+    go_1_27_noopt: "1.27.3", NoOpt;
+}
+
+fn check_all(version: &str, mode: Mode) {
+    if !selected(version) {
+        eprintln!("not selected by GOREF_GO_VERSIONS: {version}");
+        return;
+    }
+    let Some(file) = required(core_of(version, "testdata/programs", mode, &[])) else { return };
+    let run = |args: &[&str]| tool::core_ok(&file.exe, &file.core, args);
+
+    let first = run(&["--threads", "2"]);
+    let bytes = first.bytes();
+    let profile = first.decode();
+    let truth = [file.truth.objects, file.truth.bytes];
+    let mut wrong = Vec::new();
+    if profile.total() != truth {
+        wrong.push(format!("total [objects, bytes]: the collector says {truth:?}, the profile {:?}", profile.total()));
+    }
+    check_header(&profile, &file.exe);
+    let expectations = expect::read_all(&root().join("testdata/programs"), MODULE);
+    assert!(expectations.len() > 300, "only {} statements were found", expectations.len());
+    wrong.extend(unmet(&expectations, version, mode, &profile));
+
+    // The answer never depends on luck.
+    for threads in ["1", "3", "8", "2"] {
+        if run(&["--threads", threads]).bytes() != bytes {
+            wrong.push(format!("--threads {threads} gives other bytes than --threads 2 did"));
+        }
+    }
+    // Types never make an object reachable, and no view of the paths loses one.
+    for args in [
+        &["--no-types"][..],
+        &["--no-fold"],
+        &["--max-depth", "1"],
+        &["--max-depth", "3"],
+        &["--max-stacks", "1"],
+        &["--max-stacks", "50"],
+    ] {
+        let total = run(args).decode().total();
+        if total != profile.total() {
+            wrong.push(format!("total with {args:?}: {total:?} instead of {:?}", profile.total()));
+        }
+    }
+    if let Some(toolchain) = required(Toolchain::get(version)) {
+        wrong.extend(pprof_complaints(&toolchain, &first.profile));
+    }
+    assert!(wrong.is_empty(), "{version} {}: {} findings:\n{}", mode.name(), wrong.len(), wrong.join("\n"));
+}
+
+/// What is not as stated. Each finding carries the stacks nearby, for the reader of a failure.
+pub fn unmet(expectations: &[Expectation], version: &str, mode: Mode, profile: &Profile) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for expectation in expectations.iter().filter(|e| e.applies(version, mode)) {
+        if let Err(mut finding) = expectation.check(profile) {
+            let root = expectation.root_frame();
+            let near = profile.stacks.iter().filter(|(stack, _)| stack.iter().any(|frame| frame == root));
+            for (stack, [count, bytes]) in near.take(8) {
+                finding.push_str(&format!("\n    there is {} ({count} objects, {bytes} bytes)", stack.join(" -> ")));
+            }
+            wrong.push(finding);
+        }
+    }
+    wrong
+}
+
+/// The parts of a profile that are not samples.
+fn check_header(profile: &Profile, exe: &Path) {
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    assert_eq!(profile.sample_types, [pair("inuse_objects", "count"), pair("inuse_space", "bytes")]);
+    assert_eq!(profile.default_sample_type, "inuse_space");
+    assert_eq!(profile.mappings.len(), 1, "one mapping: {:?}", profile.mappings);
+    assert!(profile.mappings[0].0.ends_with("exe"), "the executable's name: {:?}", profile.mappings);
+    assert!(profile.time_nanos > 0, "time of the last collection");
+    let folder = exe.parent().expect("a folder").display().to_string();
+    assert!(profile.comments.iter().any(|c| c.contains("heap in use")), "totals line: {:?}", profile.comments);
+    assert!(profile.comments.iter().all(|c| !c.contains(&folder)), "a path of the analysis: {:?}", profile.comments);
+}
+
+/// What `go tool pprof` has to say beyond its report.
+fn pprof_complaints(toolchain: &Toolchain, profile: &Path) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for args in [&["-top"][..], &["-tree"], &["-peek", "main"], &["-top", "-sample_index=inuse_objects"], &["-raw"]] {
+        let output =
+            toolchain.go().args(["tool", "pprof"]).args(args).arg(profile).output().expect("run go tool pprof");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() || !stderr.trim().is_empty() || output.stdout.is_empty() {
+            wrong.push(format!("go tool pprof {args:?}: {}: {stderr}", output.status));
+        }
+    }
+    wrong
+}

@@ -1,0 +1,211 @@
+//! What the fixtures state about themselves, in comments next to the code that builds a structure.
+//!
+//! ```text
+//! //goref:expect path="$P.head -> next. (*$P.Node)" count=999 bytes=23976
+//! //goref:expect prefix="$P.SyncMap" since="1.24" min_count=200 min_bytes=4000
+//! //goref:define HOLDER="[[$P.Global|$P.Pointer]]"
+//! ```
+//!
+//! Exactly one of
+//! * `path`: one stack, frames joined by ` -> `, root first; the numbers are the own values of that very stack;
+//! * `prefix`: the sum over all stacks that start with these frames;
+//! * `within`: the sum over all stacks in which this frame occurs.
+//!
+//! `count` and `bytes` must be met exactly (a path that is not there has 0 of both); `min_count` and `min_bytes` are lower
+//! bounds, for what the hash seed or the release decides. Sizes are size-class sizes.
+//!
+//! `mode="default"` or `mode="noopt"` restricts a statement to one build mode, `since="1.25"` and `until="1.25"` (inclusive) to
+//! releases. In the text `$P` is the package's path (`goref.test/fixtures/<folder>`), `$NAME` of a `goref:define` in the same
+//! file its text, and `[[a|b]]` makes one statement for each alternative.
+
+use super::pprof::Profile;
+use super::program::{Mode, sources};
+use super::toolchain::minor;
+use std::path::Path;
+
+/// One statement.
+#[derive(Clone, Debug)]
+pub struct Expectation {
+    /// `file:line`.
+    pub at: String,
+    pub scope: Scope,
+    pub count: Bound,
+    pub bytes: Bound,
+    mode: Option<String>,
+    since: u32,
+    until: u32,
+}
+
+#[derive(Clone, Debug)]
+pub enum Scope {
+    Path(Vec<String>),
+    Prefix(Vec<String>),
+    Within(String),
+}
+
+#[derive(Copy, Clone, Debug)]
+pub enum Bound {
+    Any,
+    Exactly(u64),
+    AtLeast(u64),
+}
+
+impl Bound {
+    fn met(self, n: u64) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exactly(want) => n == want,
+            Self::AtLeast(want) => n >= want,
+        }
+    }
+}
+
+impl Expectation {
+    /// Statements hold for some releases and modes only.
+    pub fn applies(&self, version: &str, mode: Mode) -> bool {
+        (self.since..=self.until).contains(&minor(version)) && self.mode.as_deref().is_none_or(|m| m == mode.name())
+    }
+
+    /// The frame that a stack has in common with the statement, to show what is there instead.
+    pub fn root_frame(&self) -> &str {
+        match &self.scope {
+            Scope::Path(path) | Scope::Prefix(path) => &path[0],
+            Scope::Within(frame) => frame,
+        }
+    }
+
+    /// `Err` says what differs.
+    pub fn check(&self, profile: &Profile) -> Result<(), String> {
+        let [count, bytes] = match &self.scope {
+            Scope::Path(path) => profile.stacks.get(path).copied().unwrap_or_default(),
+            Scope::Prefix(path) => profile.sum(|stack| stack.starts_with(path)),
+            Scope::Within(frame) => profile.sum(|stack| stack.contains(frame)),
+        };
+        if self.count.met(count) && self.bytes.met(bytes) {
+            return Ok(());
+        }
+        Err(format!(
+            "{}: {:?}: expected {:?} objects, {:?} bytes; found {count}, {bytes}",
+            self.at, self.scope, self.count, self.bytes
+        ))
+    }
+}
+
+/// All statements of the packages below `dir`; `module` is their import path prefix.
+pub fn read_all(dir: &Path, module: &str) -> Vec<Expectation> {
+    let mut all = Vec::new();
+    for file in sources(dir) {
+        let relative = file.strip_prefix(dir).unwrap();
+        if relative.starts_with("cmd") {
+            continue; // programs of their own
+        }
+        let package = match relative.parent().filter(|p| !p.as_os_str().is_empty()) {
+            Some(folder) => format!("{module}/{}", folder.display()),
+            None => "main".to_owned(),
+        };
+        let text = std::fs::read_to_string(&file).unwrap();
+        read_file(&text, &relative.display().to_string(), &package, &mut all);
+    }
+    all
+}
+
+/// The statements of one main package's file.
+pub fn read_main(file: &Path) -> Vec<Expectation> {
+    let mut all = Vec::new();
+    let text = std::fs::read_to_string(file).unwrap_or_else(|e| panic!("read {}: {e}", file.display()));
+    read_file(&text, &file.display().to_string(), "main", &mut all);
+    all
+}
+
+fn read_file(text: &str, name: &str, package: &str, all: &mut Vec<Expectation>) {
+    let mut defined: Vec<(String, String)> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let at = format!("{name}:{}", number + 1);
+        if let Some(rest) = line.trim().strip_prefix("//goref:define ") {
+            for (key, value) in attributes(rest, &at) {
+                defined.push((format!("${key}"), value));
+            }
+        } else if let Some(rest) = line.trim().strip_prefix("//goref:expect ") {
+            let mut rest = rest.to_owned();
+            for (key, value) in &defined {
+                rest = rest.replace(key, value);
+            }
+            // `$P` is always followed by a dot, `$pkgname` and the like do not exist.
+            all.extend(alternatives(&rest.replace("$P.", &format!("{package}."))).iter().map(|s| parse(s, &at)));
+        } else {
+            assert!(!line.contains("goref:expect"), "{at}: not at the start of its line");
+        }
+    }
+}
+
+/// Expands the first `[[a|b]]`, then the next, and so on.
+fn alternatives(text: &str) -> Vec<String> {
+    let Some((before, rest)) = text.split_once("[[") else { return vec![text.to_owned()] };
+    let (choices, after) = rest.split_once("]]").unwrap_or_else(|| panic!("no end of alternatives: {text}"));
+    choices.split('|').flat_map(|choice| alternatives(&format!("{before}{choice}{after}"))).collect()
+}
+
+/// `key="value"` and `key=value`.
+fn attributes(mut text: &str, at: &str) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    loop {
+        text = text.trim_start();
+        if text.is_empty() {
+            return all;
+        }
+        let (key, rest) = text.split_once('=').unwrap_or_else(|| panic!("{at}: no value: {text}"));
+        let (value, rest) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').unwrap_or_else(|| panic!("{at}: no closing quote: {text}")),
+            None => rest.split_once(' ').unwrap_or((rest, "")),
+        };
+        all.push((key.to_owned(), value.to_owned()));
+        text = rest;
+    }
+}
+
+fn parse(text: &str, at: &str) -> Expectation {
+    let (mut scope, mut count, mut bytes) = (None, Bound::Any, Bound::Any);
+    let (mut mode, mut since, mut until) = (None, 0, u32::MAX);
+    let number = |value: &str| value.parse().unwrap_or_else(|e| panic!("{at}: {value:?}: {e}"));
+    let path = |value: &str| value.split(" -> ").map(str::to_owned).collect();
+    for (key, value) in attributes(text, at) {
+        match key.as_str() {
+            "path" => scope = Some(Scope::Path(path(&value))),
+            "prefix" => scope = Some(Scope::Prefix(path(&value))),
+            "within" => scope = Some(Scope::Within(value)),
+            "count" => count = Bound::Exactly(number(&value)),
+            "bytes" => bytes = Bound::Exactly(number(&value)),
+            "min_count" => count = Bound::AtLeast(number(&value)),
+            "min_bytes" => bytes = Bound::AtLeast(number(&value)),
+            "mode" => {
+                assert!(["default", "noopt"].contains(&value.as_str()), "{at}: no such mode: {value}");
+                mode = Some(value);
+            }
+            "since" => since = minor(&value),
+            "until" => until = minor(&value),
+            other => panic!("{at}: no such attribute: {other}"),
+        }
+    }
+    let scope = scope.unwrap_or_else(|| panic!("{at}: no path, prefix or within"));
+    assert!(!matches!((count, bytes), (Bound::Any, Bound::Any)), "{at}: states nothing");
+    Expectation { at: at.to_owned(), scope, count, bytes, mode, since, until }
+}
+
+#[test]
+fn grammar() {
+    let mut all = Vec::new();
+    let text = "//goref:define H=\"[[$P.A|$P.B -> x. (*$P.T)]]\"\n\t//goref:expect path=\"$H -> y. (string)\" since=\"1.25\" mode=\"noopt\" count=2 min_bytes=3\n";
+    read_file(text, "f.go", "p/q", &mut all);
+    assert_eq!(all.len(), 2);
+    let Scope::Path(path) = &all[1].scope else { panic!("{all:?}") };
+    assert_eq!(path[..], ["p/q.B".to_owned(), "x. (*p/q.T)".to_owned(), "y. (string)".to_owned()]);
+    assert_eq!(all[1].at, "f.go:2");
+    assert!(
+        all[0].applies("1.25.5", Mode::NoOpt)
+            && !all[0].applies("1.24.11", Mode::NoOpt)
+            && !all[0].applies("1.27.3", Mode::Default)
+    );
+    let mut profile = Profile::default();
+    profile.stacks.insert(path.clone(), [2, 5]);
+    assert!(all[1].check(&profile).is_ok() && all[0].check(&profile).is_err());
+}

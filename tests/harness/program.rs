@@ -1,0 +1,102 @@
+//! Builds the Go programs, cached by a hash of their sources, the toolchain's version and the mode.
+
+use super::toolchain::Toolchain;
+use super::{cache, root};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Build mode.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// As `go build` does it.
+    Default,
+    /// `-N -l` for all packages: no optimisation, no inlining.
+    NoOpt,
+}
+
+impl Mode {
+    /// As written in expectations and file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::NoOpt => "noopt",
+        }
+    }
+}
+
+/// A built program.
+#[derive(Debug)]
+pub struct Program {
+    pub exe: PathBuf,
+    /// The folder that belongs to this build alone.
+    pub dir: PathBuf,
+}
+
+impl Program {
+    /// Builds the main package in `source` (a folder of the repository). A build error is a failure, not a skip.
+    pub fn build(toolchain: &Toolchain, source: &str, mode: Mode) -> Self {
+        let mut hash = Fnv::default();
+        // perf/gen uses the truth package of the fixtures.
+        for folder in ["testdata/programs", source] {
+            hash_sources(&root().join(folder), &mut hash);
+        }
+        let name = format!("{}-{}-{}-{:016x}", source.replace('/', "-"), toolchain.version, mode.name(), hash.0);
+        let dir = cache("programs").join(name);
+        let exe = dir.join("exe");
+        if !exe.exists() {
+            fs::create_dir_all(&dir).unwrap();
+            let mut go = toolchain.go();
+            go.args(["build", "-trimpath", "-buildvcs=false"]);
+            if mode == Mode::NoOpt {
+                go.arg("-gcflags=all=-N -l");
+            }
+            let partial = dir.join(format!("exe.{}", std::process::id()));
+            let output = go.arg("-o").arg(&partial).arg(".").current_dir(root().join(source)).output().expect("run go");
+            assert!(output.status.success(), "go build {source}: {}", String::from_utf8_lossy(&output.stderr));
+            fs::rename(partial, &exe).unwrap();
+        }
+        Self { exe, dir }
+    }
+}
+
+/// FNV-1a: stable over releases of Rust, unlike the standard hasher.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn add(&mut self, bytes: &[u8]) {
+        for &b in bytes {
+            self.0 = (self.0 ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+fn hash_sources(dir: &Path, hash: &mut Fnv) {
+    for file in sources(dir) {
+        hash.add(file.strip_prefix(root()).unwrap().as_os_str().as_encoded_bytes());
+        hash.add(&fs::read(&file).unwrap());
+    }
+}
+
+/// All Go sources below `dir`, sorted.
+pub fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|e| panic!("read {}: {e}", folder.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|x| x == "go" || x == "mod") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}

@@ -1,0 +1,24 @@
+//! The integration tests: one binary that runs the real program on real dumps.
+//!
+//! What belongs where:
+//! * [`architecture`]: the import arrows between the folders of `src/`, and one door per dependency.
+//! * [`fixtures`]: the Go programs of `testdata/programs`, one core per toolchain and build mode: totals to the byte, every
+//!   stated path, the same bytes for every number of threads, `go tool pprof` without warnings.
+//! * [`shapes`]: generated heaps of `perf/gen`: totals of a million mixed objects, lists, self-referring types.
+//! * [`crash`]: cores that the kernel wrote.
+//! * [`sample`]: the bundled sample of `testdata/sample`; needs neither Go nor a network.
+//! * [`bad_input`]: damaged, truncated and mismatched input: an exit status, never a signal.
+//!
+//! A test that lacks a tool (network, gdb) says so and passes; `GOREF_REQUIRE_ALL=1` turns that into a failure. Environment:
+//! * `GOREF_GO_ROOTS`: a folder with `VERSION/go/bin/go` inside, used instead of downloading toolchains;
+//! * `GOREF_GO_VERSIONS`: the versions to test, separated by commas (default: all that are known).
+
+#![allow(missing_docs)]
+
+mod architecture;
+mod bad_input;
+mod crash;
+mod fixtures;
+mod harness;
+mod sample;
+mod shapes;
