@@ -119,6 +119,13 @@ impl TypeTable {
         id
     }
 
+    /// Takes an id for a type that [`TypeTable::set`] will describe; opaque and found by no name until then.
+    pub fn push_placeholder(&mut self) -> TypeId {
+        let id = TypeId(u32::try_from(self.types.len()).expect("fewer than 2^32 types"));
+        self.types.push(Type { name: "".into(), size: 0, kind: Kind::Opaque, rtype_offset: 0 });
+        id
+    }
+
     /// Replaces the type at `id`; used while a batch with forward references is built. Its name and descriptor stay the index's
     /// first choice if they were new.
     pub fn set(&mut self, id: TypeId, ty: Type) {
@@ -213,15 +220,14 @@ impl TypeTable {
 
     fn check_parts(&mut self, id: usize, incidents: &mut Incidents) {
         let size = self.types[id].size;
-        match self.types[id].kind {
-            Kind::Array(elem, len) => {
-                if self.get(elem).size.checked_mul(len) != Some(size) {
-                    self.types[id].kind = Kind::Opaque;
-                    incidents.count("types.wrong_array_size");
-                }
+        match &self.types[id].kind {
+            Kind::Array(elem, len) if self.get(*elem).size.checked_mul(*len) != Some(size) => {
+                self.types[id].kind = Kind::Opaque;
+                incidents.count("types.wrong_array_size");
             }
-            Kind::Struct(ref mut fields) => {
-                let mut fields = std::mem::take(fields);
+            Kind::Struct(_) => {
+                let kind = std::mem::replace(&mut self.types[id].kind, Kind::Opaque);
+                let Kind::Struct(mut fields) = kind else { return };
                 fields.sort_by_key(|f| f.offset);
                 let mut end = 0;
                 let before = fields.len();
@@ -282,5 +288,107 @@ impl TypeTable {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ty(name: &str, size: u64, kind: Kind) -> Type {
+        Type { name: name.into(), size, kind, rtype_offset: 0 }
+    }
+
+    fn field(name: &str, offset: u64, ty: TypeId) -> Field {
+        Field { name: name.into(), offset, ty }
+    }
+
+    fn names(table: &TypeTable, id: TypeId) -> Vec<&str> {
+        match &table.get(id).kind {
+            Kind::Struct(fields) => fields.iter().map(|f| &*f.name).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn lookups() {
+        let mut table = TypeTable::default();
+        let int = table.push(ty("int", 8, Kind::Scalar));
+        let inner = table.push(ty("inner", 16, Kind::Struct(vec![field("a", 0, int), field("b", 8, int)])));
+        let outer = table.push(Type { rtype_offset: 64, ..ty("outer", 24, Kind::Struct(vec![field("in", 8, inner)])) });
+        table.check_from(TypeId(0), &mut Incidents::default());
+        assert_eq!(table.find("outer"), Some(outer));
+        assert_eq!(table.find_rtype(64), Some(outer));
+        assert_eq!(table.field_path(outer, "in.b"), Some((16, int)));
+        assert_eq!(table.field_path(outer, "in.c"), None);
+        assert_eq!(table.field_path(outer, "in.b.c"), None);
+        let placeholder = table.push_placeholder();
+        assert_eq!(table.find(""), None);
+        table.set(placeholder, ty("late", 8, Kind::Pointer(outer)));
+        assert_eq!(table.find("late"), Some(placeholder));
+    }
+
+    #[test]
+    fn sizes_that_cannot_be() {
+        let mut table = TypeTable::default();
+        let int = table.push(ty("int", 8, Kind::Scalar));
+        let bad = [
+            table.push(ty("string", 8, Kind::String)),
+            table.push(ty("slice", u64::MAX, Kind::Slice(int))),
+            table.push(ty("array", 8, Kind::Array(int, u64::MAX))),
+            table.push(ty("array", 24, Kind::Array(int, 2))),
+        ];
+        let good = table.push(ty("array", 16, Kind::Array(int, 2)));
+        let mut incidents = Incidents::default();
+        table.check_from(TypeId(0), &mut incidents);
+        assert!(bad.iter().all(|id| table.get(*id).kind == Kind::Opaque));
+        assert_eq!(table.get(good).kind, Kind::Array(int, 2));
+        assert_eq!((incidents.get("types.wrong_size"), incidents.get("types.wrong_array_size")), (2, 2));
+    }
+
+    #[test]
+    fn fields_outside_or_over_each_other() {
+        let mut table = TypeTable::default();
+        let int = table.push(ty("int", 8, Kind::Scalar));
+        let empty = table.push(ty("empty", 0, Kind::Struct(Vec::new())));
+        let fields = vec![
+            field("late", 16, int),
+            field("empty", 0, empty),
+            field("first", 0, int),
+            field("over", 4, int),
+            field("end", 24, empty),
+            field("past", 17, int),
+            field("far", u64::MAX, int),
+        ];
+        let id = table.push(ty("s", 24, Kind::Struct(fields)));
+        let mut incidents = Incidents::default();
+        table.check_from(TypeId(0), &mut incidents);
+        assert_eq!(names(&table, id), ["empty", "first", "late", "end"]);
+        assert_eq!(incidents.get("types.misplaced_field"), 3);
+    }
+
+    #[test]
+    fn values_inside_themselves() {
+        let mut table = TypeTable::default();
+        let (a, b) = (TypeId(0), TypeId(1));
+        table.push(ty("a", 8, Kind::Struct(vec![field("b", 0, b)])));
+        table.push(ty("b", 8, Kind::Array(a, 1)));
+        // Through a pointer is fine.
+        let list = table.push(ty("list", 8, Kind::Struct(vec![field("next", 0, TypeId(3))])));
+        table.push(ty("*list", 8, Kind::Pointer(list)));
+        let mut deepest = table.push(ty("int", 8, Kind::Scalar));
+        for _ in 0..3 * MAX_NESTING {
+            deepest = table.push(ty("deep", 8, Kind::Struct(vec![field("in", 0, deepest)])));
+        }
+        let mut incidents = Incidents::default();
+        table.check_from(TypeId(0), &mut incidents);
+        assert_eq!(names(&table, list), ["next"]);
+        assert!([a, b].iter().any(|id| table.get(*id).kind == Kind::Opaque));
+        let (mut depth, mut at) = (0, deepest);
+        while let Some(part) = table.field(at, "in") {
+            (depth, at) = (depth + 1, part.ty);
+        }
+        assert!(depth <= MAX_NESTING, "{depth}");
+        assert!(incidents.get("types.endless_value") >= 2);
     }
 }

@@ -1,7 +1,7 @@
 //! Scans one goroutine: frames by their plans, then what the goroutine's own records point to, then the stack objects that live
 //! pointers hit (`scanstack`, `scanframeworker`, `stackScanState`).
 
-use super::plan::Source;
+use super::plan::{Object, Referent, Source};
 use super::stacks::{Batch, BatchPlan, Shared};
 use super::store::Head;
 use super::{RootKind, Stratum};
@@ -9,7 +9,8 @@ use crate::address::Addr;
 use crate::model::stacks::{
     Entry, Frame, FrameCodes, Goroutine, StackMemory, is_reflect_stub, reflect_arguments, unwind,
 };
-use crate::model::types::{Kind, TypeId};
+use crate::model::types::TypeId;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Defer records of a goroutine that are followed: the list is hostile, and may be circular.
@@ -38,15 +39,29 @@ struct ObjectAt {
     /// 0 once it was scanned.
     size: u64,
     frame: u32,
+    /// Among the objects of the frame's plan, or [`REG_ARGS`].
     index: u32,
 }
+
+/// The register block of a reflect stub, which no table lists.
+const REG_ARGS: u32 = u32::MAX;
 
 /// A pointer into the goroutine's own stack.
 #[derive(Copy, Clone)]
 struct StackPointer {
     to: u64,
-    /// The variable that holds it, if it is a pointer variable: its label, what it points to, and whether it is the runtime's.
-    holder: Option<(u32, TypeId, bool)>,
+    /// The variable that holds it.
+    holder: Option<Holder>,
+}
+
+/// A variable whose only pointer leads to a stack object.
+#[derive(Copy, Clone)]
+struct Holder {
+    label: u32,
+    /// What it refers to.
+    referent: Referent,
+    /// Its function is the runtime's.
+    runtime: bool,
 }
 
 /// One goroutine in the works.
@@ -133,7 +148,7 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
     }
 
     /// A word of the value in the making: sorts out pointers into this stack, and what cannot be a pointer.
-    fn push(&mut self, word: u64, live: bool, conservative: bool, holder: Option<(u32, TypeId, bool)>) {
+    fn push(&mut self, word: u64, live: bool, conservative: bool, holder: Option<Holder>) {
         let mut pointer = live;
         if live && self.g.stack.contains(Addr(word)) {
             let list = if conservative { &mut self.work.doubtful } else { &mut self.work.pointers };
@@ -157,7 +172,8 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         for variable in &plan.variables {
             let label = self.batch.labels.name(&variable.name.text);
             let stratum = stratum(conservative, variable.name.runtime);
-            let holder = variable.pointee.map(|elem| (label, elem, variable.name.runtime));
+            let runtime = variable.name.runtime;
+            let holder = variable.referent.map(|referent| Holder { label, referent, runtime });
             let first = self.batch.store.words.len();
             let mut next = 0;
             // Parts in value order; most variables have one.
@@ -177,6 +193,9 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
                 }
                 next = part.word + part.nwords;
             }
+            if let Some(size) = variable.extent_of {
+                self.repair_slice(first, size);
+            }
             let addr = frame.cfa.wrapping_add_signed(variable.offset);
             let head = self.head(stratum, RootKind::FrameVariable, label, variable.ty, addr);
             self.batch.store.finish(first, head);
@@ -191,6 +210,19 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         for (i, object) in plan.objects.iter().enumerate() {
             let addr = frame.cfa.wrapping_add_signed(object.offset);
             self.work.objects.push(ObjectAt { addr, size: object.size, frame: index as u32, index: i as u32 });
+        }
+    }
+
+    /// Repairs length and capacity of the slice at word `first` of the store. The compiler drops them where they are constant or no
+    /// longer needed, and DWARF then may show other variables' words: a slice ends at the latest with the heap object it is in.
+    fn repair_slice(&mut self, first: usize, elem_size: u64) {
+        let heap = self.shared.sources.heap;
+        let [array, len, cap, ..] = &mut self.batch.store.words[first..] else { return };
+        let Some((span, slot)) = heap.find_object(*array) else { return };
+        let end = (heap.slot_addr(span, slot) + heap.span(span).elem_size()).min(heap.span(span).limit);
+        let room = end.saturating_sub(*array) / elem_size.max(1);
+        if *cap == 0 || *len > *cap || *cap > room {
+            (*len, *cap) = (room, room);
         }
     }
 
@@ -230,7 +262,7 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         self.scan_run(index, addr, nwords, |i| args.get(i), false);
         if let Some(regs) = self.shared.layout.reg_args {
             let addr = frame.cfa.wrapping_add_signed(varp - regs.size.next_multiple_of(8) as i64);
-            self.work.objects.push(ObjectAt { addr, size: regs.size, frame: index as u32, index: u32::MAX });
+            self.work.objects.push(ObjectAt { addr, size: regs.size, frame: index as u32, index: REG_ARGS });
         }
     }
 
@@ -350,42 +382,70 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
     }
 
     fn scan_object(&mut self, at: ObjectAt, pointer: StackPointer, conservative: bool) {
-        let frame = self.work.frames[at.frame as usize];
-        let types = &self.shared.sources.debug.types;
-        if at.index == u32::MAX {
+        if at.index == REG_ARGS {
             if let Some(regs) = self.shared.layout.reg_args {
                 let addr = at.addr.wrapping_add(regs.ptrs);
                 self.scan_run(at.frame as usize, addr, regs.nptrs as usize, |_| true, conservative);
             }
             return;
         }
-        let plan = self.plan(frame);
+        let types = &self.shared.sources.debug.types;
+        let plan = self.plan(self.work.frames[at.frame as usize]);
         let object = &plan.objects[at.index as usize];
-        let name = match &object.name {
-            Some((name, ty)) => Some((self.batch.labels.name(&name.text), *ty, name.runtime)),
-            // A temporary (`&T{}`): as if it were an object behind the variable that points to it.
-            None => pointer.holder.filter(|(_, ty, _)| pointer.to == at.addr && types.get(*ty).size <= at.size),
+        if let Some((name, ty)) = &object.name {
+            let label = self.batch.labels.name(&name.text);
+            self.add_object(at, object, 0..at.size, Some((label, *ty, name.runtime)), conservative);
+            return;
+        }
+        // A temporary (`&T{}`, `make([]T, 4)`): as if it were an object behind the variable that refers to it.
+        let Some(Holder { label, referent, runtime }) = pointer.holder.filter(|_| pointer.to == at.addr) else {
+            self.add_object(at, object, 0..at.size, None, conservative);
+            return;
         };
-        let holder = name.and_then(|(label, ty, runtime)| match types.get(ty).kind {
-            Kind::Pointer(elem) => Some((label, elem, runtime)),
-            _ => None,
+        match referent {
+            Referent::Value(ty) | Referent::Map(ty) if types.get(ty).size <= at.size => {
+                self.add_object(at, object, 0..at.size, Some((label, ty, runtime)), conservative);
+            }
+            Referent::Elements(ty) if types.get(ty).size > 0 && types.get(ty).size.is_multiple_of(8) => {
+                let elem = types.get(ty);
+                // Elements that hold pointers fill whole words.
+                let end = object.mask.ones().last().map_or(0, |last| last as u64 * 8 + 1);
+                for (i, from) in (0..end).step_by(elem.size as usize).enumerate() {
+                    let label = self.batch.labels.element(label, i, ty, &elem.name);
+                    let range = from..(from + elem.size).min(at.size);
+                    self.add_object(at, object, range, Some((label, ty, runtime)), conservative);
+                }
+            }
+            Referent::Value(_) | Referent::Map(_) | Referent::Elements(_) => {
+                self.add_object(at, object, 0..at.size, None, conservative);
+            }
+        }
+    }
+
+    /// Adds bytes `range` of a stack object as one root: a value of a named variable, or words of its frame.
+    fn add_object(
+        &mut self, at: ObjectAt, object: &Object, range: Range<u64>, name: Option<(u32, TypeId, bool)>, conservative: bool,
+    ) {
+        let types = &self.shared.sources.debug.types;
+        let holder = name.and_then(|(label, ty, runtime)| {
+            Some(Holder { label, referent: Referent::of(ty, types)?, runtime })
         });
         let first = self.batch.store.words.len();
-        for i in 0..at.size.div_ceil(8) {
+        for i in range.start / 8..range.end.div_ceil(8) {
             let word = self.word(at.addr, i as i64 * 8);
             self.push(word, object.mask.get(i as usize), conservative, holder);
         }
-        let (label, ty) = match name {
-            Some((label, ty, _)) => (label, Some(ty)),
-            None => (self.chain(at.frame as usize), None),
+        let (kind, label) = match name {
+            Some((label, ..)) => (RootKind::FrameVariable, label),
+            None => (RootKind::FrameSlot, self.chain(at.frame as usize)),
         };
-        let kind = if name.is_some() { RootKind::FrameVariable } else { RootKind::FrameSlot };
         let stratum = match name {
             Some((_, _, runtime)) => stratum(conservative, runtime),
             None if conservative => Stratum::Conservative,
             None => Stratum::Unnamed,
         };
-        let head = self.head(stratum, kind, label, ty, at.addr);
+        let addr = at.addr.wrapping_add(range.start);
+        let head = self.head(stratum, kind, label, name.map(|(_, ty, _)| ty), addr);
         self.batch.store.finish(first, head);
     }
 }

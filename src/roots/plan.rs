@@ -5,20 +5,17 @@
 //! first, then declaration order. What DWARF places in a register, or nowhere, has no live bit; it only completes a value that
 //! has live words elsewhere.
 
-use super::is_runtime_symbol;
-use crate::model::dwarf::{LocalVariable, Location};
+use super::{is_runtime_symbol, pieces, spill};
+use crate::model::dwarf::{LocalVariable, Location, Piece};
 use crate::model::stacks::{Bits, FrameCode, FrameMode, StackObject};
 use crate::model::types::{Kind, TypeId, TypeTable};
 use std::sync::Arc;
 
 /// Values with more words than their frame and this many registers are not followed (hostile sizes).
 const MAX_REGISTER_WORDS: u64 = 64;
-/// Nesting of structs and arrays that is searched for slices without a known capacity.
-const MAX_NESTING: u32 = 8;
-/// Types visited in that search: hostile types may overlap their fields.
-const MAX_VISITS: u32 = 4096;
-/// Elements of an array that are searched likewise: the compiler decomposes arrays of one element only.
-const MAX_ELEMENTS: u64 = 4;
+
+/// CFA offset of SP in a function's prologue: there is only the return address.
+const NO_FRAME: i64 = -8;
 
 /// A local variable's display name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +46,29 @@ pub(super) struct Part {
     pub(super) from: Source,
 }
 
+/// What a variable with a single pointer refers to.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Referent {
+    /// A value of this type.
+    Value(TypeId),
+    /// A slice's elements.
+    Elements(TypeId),
+    /// The header of a map of this type.
+    Map(TypeId),
+}
+
+impl Referent {
+    /// Of a value of type `ty`.
+    pub(super) fn of(ty: TypeId, types: &TypeTable) -> Option<Self> {
+        match types.get(ty).kind {
+            Kind::Pointer(elem) => Some(Self::Value(elem)),
+            Kind::Slice(elem) => Some(Self::Elements(elem)),
+            Kind::Map { .. } => Some(Self::Map(ty)),
+            _ => None,
+        }
+    }
+}
+
 /// A variable with live words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Variable {
@@ -60,8 +80,10 @@ pub(super) struct Variable {
     pub(super) live: Bits,
     /// CFA offset of its first part in the frame.
     pub(super) offset: i64,
-    /// If it is a single pointer: what it points to. A stack object without a variable of its own takes its name.
-    pub(super) pointee: Option<TypeId>,
+    /// What its pointer leads to, if it has a single one: a stack object without a variable of its own takes this name.
+    pub(super) referent: Option<Referent>,
+    /// If it is a slice: the size of its elements. Its length and capacity may be gone, or not its own.
+    pub(super) extent_of: Option<u64>,
 }
 
 /// A stack object.
@@ -94,22 +116,23 @@ pub(super) struct Plan {
 /// * `code`: the frame's geometry.
 /// * `maps`: the code whose maps apply: `code` itself, or the one at its deferreturn call; `None`: nothing is live.
 /// * `variables`: those in scope, in declaration order.
+/// * `after`: for a frame at a call, those at its return address. DWARF forgets what is in a register that the call overwrites
+///   and then names the stack slot.
 pub(super) fn build(
-    code: &FrameCode,
-    maps: Option<&FrameCode>,
-    mode: FrameMode,
-    variables: &[LocalVariable],
+    code: &FrameCode, maps: Option<&FrameCode>, mode: FrameMode, variables: &[LocalVariable], after: &[LocalVariable],
     types: &TypeTable,
 ) -> Plan {
     let mut window = Window::new(code, maps, mode);
-    let mut order: Vec<&LocalVariable> = variables.iter().collect();
-    order.sort_by_key(|v| std::cmp::Reverse(v.depth));
     let mut plan = Plan { conservative: window.conservative, ..Plan::default() };
-    plan.variables = order.iter().filter_map(|v| window.claim(v, types)).collect();
+    let mut candidates = candidates(variables, types, &window);
+    add_returned(&mut candidates, after, types, &window);
+    add_spill_slots(&mut candidates, code, types);
+    candidates.sort_by_key(|c| std::cmp::Reverse(c.variable.depth));
+    plan.variables = candidates.iter().filter_map(|c| window.claim(c, types)).collect();
     plan.unnamed = window.unnamed();
     if let Some(maps) = maps.filter(|_| !window.conservative) {
         let objects = maps.maps.objects.iter().map(|StackObject { offset, size, mask }| {
-            let name = order.iter().find_map(|v| object_name(v, *offset));
+            let name = candidates.iter().find_map(|c| c.object_name(*offset, types));
             Object { offset: *offset, size: *size, mask: mask.clone(), name }
         });
         plan.objects = objects.collect();
@@ -117,33 +140,119 @@ pub(super) fn build(
     plan
 }
 
-fn name_of(variable: &LocalVariable) -> Name {
-    let (function, name) = (&*variable.function, &*variable.name);
-    // An escaped variable's slot `&x` holds its address; users know it as x.
-    let name = name.strip_prefix('&').unwrap_or(name);
-    Name { text: format!("{function}.{name}").into(), runtime: is_runtime_symbol(function) }
+/// A variable, or a part of one that the compiler gave a name of its own.
+struct Candidate<'v> {
+    variable: &'v LocalVariable,
+    /// Name without the part.
+    name: &'v str,
+    /// Pieces at their places in the value.
+    pieces: Vec<Piece>,
+    /// Other places of the same value, or of parts of it.
+    parts: Vec<Piece>,
+    /// The spill slot of a register argument.
+    spill: Option<Piece>,
 }
 
-/// The variable's name if its whole value begins at this CFA offset.
-fn object_name(variable: &LocalVariable, offset: i64) -> Option<(Name, TypeId)> {
-    let [piece] = &*variable.pieces else { return None };
-    let there = piece.at == Location::Cfa(offset) && piece.offset == 0;
-    there.then(|| (name_of(variable), variable.ty))
+/// Joins parts with their variables; a part whose variable is gone stands for itself under its variable's name.
+fn candidates<'v>(variables: &'v [LocalVariable], types: &TypeTable, window: &Window<'_>) -> Vec<Candidate<'v>> {
+    let mut candidates: Vec<Candidate<'v>> = Vec::with_capacity(variables.len());
+    // A part follows its variable in no particular order: variables first.
+    let (parts, whole): (Vec<_>, Vec<_>) = variables.iter().partition(|v| pieces::split_name(&v.name).is_some());
+    for variable in whole {
+        let mut pieces = variable.pieces.clone();
+        if let [piece] = &mut pieces[..]
+            && window.is_sole_slot(piece, variable, variables, types)
+        {
+            piece.size = 8;
+        }
+        let pieces = pieces::place(&pieces, variable.ty, types, |offset| window.is_live(offset));
+        candidates.push(Candidate { variable, name: &variable.name, pieces, parts: Vec::new(), spill: None });
+    }
+    for part in parts {
+        let Some((name, path)) = pieces::split_name(&part.name) else { continue };
+        let owner = |c: &&mut Candidate<'_>| c.name == name && c.variable.function == part.function;
+        let place = candidates.iter_mut().filter(owner).min_by_key(|c| c.variable.depth.abs_diff(part.depth));
+        match place.and_then(|owner| Some((pieces::part_offset(owner.variable.ty, path, types)?, owner))) {
+            Some((offset, owner)) => owner.parts.extend(part.pieces.iter().filter_map(|p| {
+                Some(Piece { offset: offset.checked_add(p.offset)?, ..*p })
+            })),
+            None => {
+                let pieces = part.pieces.clone();
+                candidates.push(Candidate { variable: part, name, pieces, parts: Vec::new(), spill: None });
+            }
+        }
+    }
+    candidates
+}
+
+/// Adds the places that the same variables have at the return address.
+fn add_returned(candidates: &mut [Candidate<'_>], after: &[LocalVariable], types: &TypeTable, window: &Window<'_>) {
+    let mut from = 0;
+    for variable in after {
+        // Both lists have the same order; what is new at the return address is out of scope during the call.
+        let same = |c: &Candidate<'_>| {
+            let v = c.variable;
+            (&v.name, &v.function, v.depth, v.ty) == (&variable.name, &variable.function, variable.depth, variable.ty)
+        };
+        if let Some(i) = candidates[from..].iter().position(same) {
+            let mut pieces = variable.pieces.clone();
+            if let [piece] = &mut pieces[..]
+                && window.is_sole_slot(piece, variable, after, types)
+            {
+                piece.size = 8;
+            }
+            let pieces = pieces::place(&pieces, variable.ty, types, |offset| window.is_live(offset));
+            candidates[from + i].parts.extend(pieces);
+            from += i + 1;
+        }
+    }
+}
+
+/// Adds the spill slots of the function's own register arguments.
+fn add_spill_slots(candidates: &mut [Candidate<'_>], code: &FrameCode, types: &TypeTable) {
+    let Some(arg_words) = code.arg_words.filter(|n| *n > 0) else { return };
+    let mut params: Vec<&mut Candidate<'_>> =
+        candidates.iter_mut().filter(|c| c.variable.is_param && c.variable.depth == 0).collect();
+    let tys: Vec<TypeId> = params.iter().map(|c| c.variable.ty).collect();
+    for (param, slot) in params.iter_mut().zip(spill::slots(&tys, types, code.argp, u64::from(arg_words) * 8)) {
+        if let Some(slot) = slot {
+            let size = types.get(param.variable.ty).size;
+            param.spill = Some(Piece { offset: 0, size, at: Location::Cfa(slot) });
+        }
+    }
+}
+
+impl Candidate<'_> {
+    fn display_name(&self) -> Name {
+        let function = &*self.variable.function;
+        // An escaped variable's slot `&x` holds its address; users know it as x.
+        let name = self.name.strip_prefix('&').unwrap_or(self.name);
+        Name { text: format!("{function}.{name}").into(), runtime: is_runtime_symbol(function) }
+    }
+
+    /// The variable's name if its whole value begins at this CFA offset.
+    fn object_name(&self, offset: i64, types: &TypeTable) -> Option<(Name, TypeId)> {
+        let size = types.get(self.variable.ty).size;
+        let begins = |p: &Piece| p.at == Location::Cfa(offset) && p.offset == 0 && p.size >= size;
+        let there = self.pieces.iter().chain(&self.parts).chain(&self.spill).any(begins);
+        there.then(|| (self.display_name(), self.variable.ty))
+    }
 }
 
 /// The words of a frame from SP to the end of its arguments, and which of them are live and not named yet.
-struct Window {
+struct Window<'m> {
+    maps: Option<&'m FrameCode>,
     /// CFA offset of bit 0.
     low: i64,
     live: Bits,
     conservative: bool,
 }
 
-impl Window {
-    fn new(code: &FrameCode, maps: Option<&FrameCode>, mode: FrameMode) -> Self {
+impl<'m> Window<'m> {
+    fn new(code: &FrameCode, maps: Option<&'m FrameCode>, mode: FrameMode) -> Self {
         let conservative = matches!(mode, FrameMode::Conservative | FrameMode::ConservativeAnyPc);
         let words = usize::try_from(code.span_words()).unwrap_or(0);
-        let mut window = Self { low: code.sp, live: Bits::zeros(words), conservative };
+        let mut window = Self { maps, low: code.sp, live: Bits::zeros(words), conservative };
         if conservative {
             window.mark(code.sp, 0..(code.varp - code.sp).max(0) as usize / 8);
             window.mark(code.argp, 0..code.arg_words.unwrap_or(0) as usize);
@@ -167,63 +276,106 @@ impl Window {
         usize::try_from(distance / 8).ok().filter(|i| *i < self.live.len())
     }
 
+    fn is_live(&self, offset: i64) -> bool {
+        self.index(offset).is_some_and(|i| self.live.get(i))
+    }
+
+    /// Whether `piece` is one word of a split variable that DWARF takes for all of it: the compiler writes no size when all other
+    /// slots are gone. Then the words behind are not the variable's.
+    fn is_sole_slot(&self, piece: &Piece, of: &LocalVariable, all: &[LocalVariable], types: &TypeTable) -> bool {
+        let (Location::Cfa(from), 0, 9..) = (piece.at, piece.offset, piece.size) else { return false };
+        let whole = |o: &StackObject| o.offset == from && o.size >= piece.size;
+        // Arguments lie in their home; a stack object is never split.
+        if from >= 0 || self.conservative || self.maps.is_some_and(|m| m.maps.objects.iter().any(whole)) {
+            return false;
+        }
+        let behind = from..from.saturating_add_unsigned(piece.size);
+        let inside = |p: &Piece| matches!(p.at, Location::Cfa(at) if at > from && behind.contains(&at));
+        if all.iter().any(|v| !std::ptr::eq(v, of) && v.pieces.iter().any(inside)) {
+            return true;
+        }
+        // A variable that is not split is live as a whole or not at all.
+        let nwords = (piece.size.div_ceil(8) as usize).min(self.live.len());
+        let pointers = pieces::pointer_words(of.ty, nwords, types);
+        (0..nwords).any(|i| self.is_live(from + i as i64 * 8) != pointers.get(i))
+    }
+
     /// Gives the variable its live words that nobody has yet; `None` if there are none.
-    fn claim(&mut self, variable: &LocalVariable, types: &TypeTable) -> Option<Variable> {
-        let size = types.get(variable.ty).size;
-        let nwords = size.div_ceil(8);
+    fn claim(&mut self, candidate: &Candidate<'_>, types: &TypeTable) -> Option<Variable> {
+        let ty = candidate.variable.ty;
+        let nwords = types.get(ty).size.div_ceil(8);
         if nwords > self.live.len() as u64 + MAX_REGISTER_WORDS {
             return None;
         }
-        let mut value = Value { parts: Vec::new(), known: Bits::zeros(nwords as usize) };
-        let mut live = Bits::zeros(nwords as usize);
-        let mut first = None;
-        for piece in &variable.pieces {
-            if !piece.offset.is_multiple_of(8) || piece.offset >= size {
-                continue;
-            }
-            let words = piece.size.min(size - piece.offset).div_ceil(8);
-            let word = (piece.offset / 8) as u32;
-            match piece.at {
-                Location::Cfa(offset) => {
-                    let Some(index) = self.index(offset) else { continue };
-                    let words = words.min((self.live.len() - index) as u64) as u32;
-                    value.add(word, words, Source::Frame(offset));
-                    first.get_or_insert(offset);
-                    for i in 0..words as usize {
-                        if self.live.get(index + i) {
-                            live.set(word as usize + i, true);
-                        }
-                    }
-                }
-                Location::Register(register) if words == 1 => value.add(word, 1, Source::Register(register)),
-                Location::Register(_) | Location::CfaDeref(_) | Location::Gone => {}
-            }
+        let nwords = nwords as usize;
+        let pointers = pieces::pointer_words(ty, nwords, types);
+        let mut words: Vec<Option<Source>> = vec![None; nwords];
+        let mut live = Bits::zeros(nwords);
+        for piece in candidate.pieces.iter().chain(&candidate.parts) {
+            self.add(piece, true, &pointers, &mut words, &mut live);
+        }
+        if let Some(piece) = &candidate.spill {
+            // Until the frame is set up, the prologue has spilled everything for runtime.morestack; later only what is live.
+            self.add(piece, self.low == NO_FRAME, &pointers, &mut words, &mut live);
         }
         if !live.any() {
             return None;
         }
-        for part in &value.parts {
-            if let Source::Frame(offset) = part.from {
-                let index = self.index(offset).expect("parts lie in the window");
-                for i in 0..part.nwords as usize {
-                    self.live.set(index + i, false);
-                }
+        // A live word is claimed once, whoever else DWARF places there.
+        for word in live.ones() {
+            if let Some(Source::Frame(offset)) = words[word] {
+                let index = self.index(offset).expect("sources lie in the window");
+                self.live.set(index, false);
             }
         }
-        let usable = value.complete(variable.ty, types);
-        let pointee = match types.get(variable.ty).kind {
-            Kind::Pointer(elem) => Some(elem),
+        let completion = complete(ty, types, &mut words);
+        let offset = words.iter().find_map(|w| match w {
+            Some(Source::Frame(offset)) => Some(*offset),
+            _ => None,
+        })?;
+        let elem = match types.get(ty).kind {
+            Kind::Slice(elem) => Some(elem),
             _ => None,
         };
         Some(Variable {
-            name: name_of(variable),
-            ty: usable.then_some(variable.ty),
+            name: candidate.display_name(),
+            ty: (completion != Completion::Untyped).then_some(ty),
             nwords: nwords as u32,
-            parts: value.parts,
+            parts: join(&words),
             live,
-            offset: first?,
-            pointee,
+            offset,
+            referent: Referent::of(ty, types),
+            extent_of: elem.map(|elem| types.get(elem).size),
         })
+    }
+
+    /// Enters where a piece's words are: live memory before other memory (if the piece `holds` the value even where it is not
+    /// live) before registers.
+    fn add(&self, piece: &Piece, holds: bool, pointers: &Bits, words: &mut [Option<Source>], live: &mut Bits) {
+        if !piece.offset.is_multiple_of(8) || piece.offset / 8 >= words.len() as u64 {
+            return;
+        }
+        let first = (piece.offset / 8) as usize;
+        let n = piece.size.div_ceil(8).min((words.len() - first) as u64) as usize;
+        match piece.at {
+            Location::Cfa(from) => {
+                for i in 0..n {
+                    let Some(offset) = from.checked_add(i as i64 * 8).filter(|o| self.index(*o).is_some()) else { break };
+                    let (word, source) = (first + i, Source::Frame(offset));
+                    // Where the type has no pointer the mask cannot have one: that word is another variable's.
+                    if self.is_live(offset) && pointers.get(word) && !live.get(word) {
+                        words[word] = Some(source);
+                        live.set(word, true);
+                    } else if holds && !matches!(words[word], Some(Source::Frame(_))) {
+                        words[word] = Some(source);
+                    }
+                }
+            }
+            Location::Register(register) if n == 1 => {
+                words[first].get_or_insert(Source::Register(register));
+            }
+            Location::Register(_) | Location::CfaDeref(_) | Location::Gone => {}
+        }
     }
 
     /// What is left.
@@ -240,85 +392,61 @@ impl Window {
     }
 }
 
-/// A value put together from its pieces.
-struct Value {
-    parts: Vec<Part>,
-    /// Words that are somewhere.
-    known: Bits,
+/// Consecutive words with consecutive sources.
+fn join(words: &[Option<Source>]) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for (word, from) in words.iter().enumerate() {
+        let (word, Some(from)) = (word as u32, *from) else { continue };
+        match (parts.last_mut(), from) {
+            (Some(Part { word: first, nwords, from: Source::Frame(start) }), Source::Frame(offset))
+                if *first + *nwords == word && *start + i64::from(*nwords) * 8 == offset =>
+            {
+                *nwords += 1;
+            }
+            _ => parts.push(Part { word, nwords: 1, from }),
+        }
+    }
+    parts
 }
 
-impl Value {
-    fn add(&mut self, word: u32, nwords: u32, from: Source) {
-        self.parts.push(Part { word, nwords, from });
-        for i in 0..nwords {
-            self.known.set((word + i) as usize, true);
-        }
-    }
+/// Whether a value is whole enough for its type.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Completion {
+    /// The type applies.
+    Typed,
+    /// The type says nothing without the missing words.
+    Untyped,
+}
 
-    /// Makes up for unknown words; false if the value's own type cannot be applied without them.
-    fn complete(&mut self, ty: TypeId, types: &TypeTable) -> bool {
-        if self.known.ones().count() == self.known.len() {
-            return true;
-        }
-        match types.get(ty).kind {
-            Kind::String | Kind::Eface | Kind::Iface => {
-                let other = if matches!(types.get(ty).kind, Kind::String) { 1 } else { 0 };
-                self.known.get(other)
-            }
-            Kind::Slice(_) => {
-                self.complete_slice(0);
-                self.known.get(2)
-            }
-            _ => {
-                self.complete_nested(ty, 0, types, 0, &mut { MAX_VISITS });
-                true
-            }
-        }
+/// Makes up for unknown words.
+fn complete(ty: TypeId, types: &TypeTable, words: &mut [Option<Source>]) -> Completion {
+    if words.iter().all(Option::is_some) {
+        return Completion::Typed;
     }
-
-    /// The compiler forgets capacities that the code no longer needs. The length then bounds the scan: what lies behind it is found
-    /// by mask.
-    fn complete_slice(&mut self, at: u32) {
-        if self.known.get(at as usize + 2) || !self.known.get(at as usize + 1) {
-            return;
+    match types.get(ty).kind {
+        Kind::String if words[1].is_none() => Completion::Untyped,
+        Kind::Eface | Kind::Iface if words[0].is_none() => Completion::Untyped,
+        Kind::Slice(_) => {
+            complete_slice(words);
+            Completion::Typed
         }
-        let holds = |p: &&Part| p.word <= at + 1 && at + 1 < p.word + p.nwords;
-        let Some(part) = self.parts.iter().find(holds).copied() else { return };
-        let from = match part.from {
-            Source::Frame(offset) => Source::Frame(offset + i64::from(at + 1 - part.word) * 8),
-            register @ Source::Register(_) => register,
-        };
-        self.add(at + 2, 1, from);
-    }
-
-    /// Slices inside of decomposed structs and arrays. Other incomplete parts read as 0 and so as an empty string or an interface
-    /// without type, whose pointer word the walk takes as untyped.
-    fn complete_nested(&mut self, ty: TypeId, offset: u64, types: &TypeTable, nesting: u32, visits: &mut u32) {
-        let end = self.known.len() as u64 * 8;
-        if nesting > MAX_NESTING || *visits == 0 || !offset.is_multiple_of(8) || offset >= end {
-            return;
-        }
-        *visits -= 1;
-        match &types.get(ty).kind {
-            Kind::Slice(_) if offset + 24 <= end => self.complete_slice((offset / 8) as u32),
-            Kind::Struct(fields) => {
-                for field in fields {
-                    self.complete_nested(field.ty, offset.saturating_add(field.offset), types, nesting + 1, visits);
+        // Inside of structs and arrays: other missing words read as 0, and so as an empty string or an interface without type,
+        // whose pointer word the walk takes as untyped.
+        _ => {
+            for offset in pieces::slices(ty, words.len(), types) {
+                if let Some(words) = words.get_mut((offset / 8) as usize..).filter(|w| w.len() >= 3) {
+                    complete_slice(&mut words[..3]);
                 }
             }
-            Kind::Array(elem, n) => {
-                let size = types.get(*elem).size;
-                for i in 0..(*n).min(MAX_ELEMENTS) {
-                    self.complete_nested(
-                        *elem,
-                        offset.saturating_add(size.saturating_mul(i)),
-                        types,
-                        nesting + 1,
-                        visits,
-                    );
-                }
-            }
-            _ => {}
+            Completion::Typed
         }
+    }
+}
+
+/// The compiler forgets capacities that the code no longer needs. The length then bounds the scan: what lies behind it is found by
+/// mask.
+fn complete_slice(words: &mut [Option<Source>]) {
+    if words[2].is_none() {
+        words[2] = words[1];
     }
 }

@@ -16,6 +16,7 @@ use crate::model::stacks::{
     CodeCache, CodeId, Entry, FrameCode, FrameMode, Goroutine, LocalCodes, StackLayout, StackMemory, Threads,
     read_goroutines,
 };
+use crate::model::types::TypeId;
 use dashmap::DashMap;
 use rayon::prelude::*;
 use rustc_hash::{FxBuildHasher, FxHashMap};
@@ -26,6 +27,9 @@ use std::sync::Arc;
 const BATCH: usize = 256;
 /// Stack bytes loaded at once, unless a single stack is larger: what a live process must copy.
 const LOAD_BYTES: u64 = 1 << 20;
+
+/// Elements from here on share a name.
+const MANY: usize = 10;
 
 /// Plans shared by the workers.
 type Plans = DashMap<(u64, FrameMode), Arc<Plan>, FxBuildHasher>;
@@ -152,9 +156,14 @@ impl<'s> Shared<'s, '_, '_> {
         let maps = if mode == FrameMode::Trapped { continues.as_deref() } else { Some(code) };
         // A return address may already lie in the next scope; an interrupted instruction is where it is.
         let at_call = matches!(mode, FrameMode::Exact | FrameMode::Conservative) && code.pc != code.entry;
-        let link_pc = code.pc.wrapping_sub(u64::from(at_call)).wrapping_sub(self.sources.load_bias);
         let debug = self.sources.debug;
-        plan::build(code, maps, mode, &debug.variables_at(link_pc), &debug.types)
+        let link_pc = code.pc.wrapping_sub(self.sources.load_bias);
+        let here = debug.variables_at(link_pc);
+        if at_call {
+            plan::build(code, maps, mode, &debug.variables_at(link_pc.wrapping_sub(1)), &here, &debug.types)
+        } else {
+            plan::build(code, maps, mode, &here, &[], &debug.types)
+        }
     }
 }
 
@@ -196,6 +205,8 @@ pub(super) struct BatchLabels {
     names: FxHashMap<usize, u32>,
     /// By parent and function number.
     chains: FxHashMap<(Option<u32>, u32), u32>,
+    /// By parent and element.
+    elements: FxHashMap<(u32, usize, TypeId), u32>,
 }
 
 impl BatchLabels {
@@ -204,6 +215,16 @@ impl BatchLabels {
         let list = &mut self.list;
         *self.names.entry(Arc::as_ptr(text).cast::<u8>() as usize).or_insert_with(|| {
             list.push((None, text.clone()));
+            list.len() as u32 - 1
+        })
+    }
+
+    /// The label of element `i`, of type `ty` named `elem`, of the slice named `parent`.
+    pub(super) fn element(&mut self, parent: u32, i: usize, ty: TypeId, elem: &str) -> u32 {
+        let (list, i) = (&mut self.list, i.min(MANY));
+        *self.elements.entry((parent, i, ty)).or_insert_with(|| {
+            let index = if i < MANY { i.to_string() } else { format!("{MANY}+") };
+            list.push((Some(parent), format!("[{index}]. ({elem})").into()));
             list.len() as u32 - 1
         })
     }

@@ -81,7 +81,7 @@ pub struct Walked {
     pub types: Vec<(LabelId, u64, u64)>,
     /// Reached slots by shard.
     pub reached: Vec<RoaringBitmap>,
-    /// Objects that only a conservative word holds, by shard.
+    /// Objects that only a conservative word holds, by shard; empty if there is no such word.
     pub conservative: Vec<RoaringBitmap>,
     /// Counters.
     pub stats: WalkStats,
@@ -166,12 +166,15 @@ pub fn walk(
     }
     walker.segments();
     // Last: what is reached now is held by conservative words alone.
-    let before: Vec<_> = walker.shards.iter().map(|s| lock(s).visited.reached()).collect();
     let (objects, bytes) = (walker.stats.objects, walker.stats.bytes);
-    walker.stratum(roots, Stratum::Conservative);
+    let mut before = Vec::new();
+    if roots.roots.iter().any(|r| r.stratum == Stratum::Conservative) {
+        before = walker.shards.iter().map(|s| lock(s).visited.reached()).collect();
+        walker.stratum(roots, Stratum::Conservative);
+    }
     walker.stats.conservative_objects = walker.stats.objects - objects;
     walker.stats.conservative_bytes = walker.stats.bytes - bytes;
-    walker.finish(before)
+    walker.finish(&before)
 }
 
 impl Walker<'_, '_, '_> {
@@ -562,11 +565,11 @@ impl Walker<'_, '_, '_> {
         }
     }
 
-    fn finish(mut self, before: Vec<RoaringBitmap>) -> Walked {
+    fn finish(mut self, before: &[RoaringBitmap]) -> Walked {
         self.stats.over_budget = self.paths.over_budget;
         self.incidents.merge(&self.resolver.incidents);
         let reached: Vec<_> = self.shards.par_iter().map(|s| lock(s).visited.reached()).collect();
-        let conservative = reached.iter().zip(&before).map(|(all, before)| all - before).collect();
+        let conservative = reached.iter().zip(before).map(|(all, before)| all - before).collect();
         let labels = self.resolver.programs.labels.into_texts();
         let mut types: Vec<_> =
             self.types.into_iter().map(|(label, (o, b))| (label, o, b)).filter(|t| t.1 > 0).collect();

@@ -47,17 +47,8 @@ impl Visited {
     /// The slots that were marked by [`Visited::insert`]: the reached objects.
     #[must_use]
     pub fn reached(&self) -> RoaringBitmap {
-        let mut all = RoaringBitmap::new();
-        for (i, &word) in self.dense.iter().enumerate() {
-            let mut bits = word;
-            while bits != 0 {
-                // Ordinals ascend, so each is past the last one.
-                all.push(i as u32 * 64 + bits.trailing_zeros());
-                bits &= bits - 1;
-            }
-        }
-        all -= &self.free;
-        all
+        let bytes: Vec<u8> = self.dense.iter().flat_map(|word| word.to_le_bytes()).collect();
+        RoaringBitmap::from_lsb0_bytes(0, &bytes) - &self.free
     }
 }
 

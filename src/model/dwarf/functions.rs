@@ -1,13 +1,13 @@
-//! Functions by PC: their names, the variables in scope, and the layout of closure objects. Read on demand from `.debug_info`.
+//! Functions by PC: their names and the variables in scope. Read on demand from `.debug_info`.
 //!
 //! A function that was inlined anywhere has an abstract DIE with names and types; its concrete DIE and every inlined call refer to
 //! that by `DW_AT_abstract_origin` and add only ranges and locations.
 
 use super::build::text;
 use super::die::{Die, LocationAttr, Unit, read_die};
-use super::location::evaluate;
+use super::location::{evaluate, narrow};
 use super::scan::FunctionEntry;
-use super::{ClosureLayout, DebugInfo, LocalVariable, Piece};
+use super::{DebugInfo, LocalVariable, Piece};
 use crate::model::types::TypeId;
 use gimli::{LocationListsOffset, RangeListsOffset, UnitOffset, constants as dw};
 use std::sync::Arc;
@@ -30,9 +30,9 @@ struct Scope<'s> {
 }
 
 /// What a variable's DIE and its abstract origin say together.
-struct Variable<'s> {
-    name: &'s [u8],
-    ty: TypeId,
+pub(super) struct Variable<'s> {
+    pub(super) name: &'s [u8],
+    pub(super) ty: TypeId,
     dict_index: Option<u64>,
     is_param: bool,
     decl_line: u64,
@@ -65,19 +65,8 @@ impl DebugInfo<'_> {
         str::from_utf8(self.function_name_of(function.die)?).ok()
     }
 
-    /// The layout of the closure object whose code starts at `entry_link_pc`: captured variables by offset. None if no function
-    /// starts there; without captures if the function is no closure, captures nothing, or was compiled before Go 1.23.
-    #[must_use]
-    pub fn closure_layout(&self, entry_link_pc: u64) -> Option<ClosureLayout> {
-        let function = self.function_at(entry_link_pc).filter(|function| function.low_pc == entry_link_pc)?;
-        let mut captures = self.read_captures(function).unwrap_or_default();
-        captures.sort_by_key(|(_, offset, _)| *offset);
-        captures.dedup_by_key(|(_, offset, _)| *offset);
-        Some(ClosureLayout { function: text(self.function_name_of(function.die)?), captures })
-    }
-
     /// The function whose code holds `link_pc`.
-    fn function_at(&self, link_pc: u64) -> Option<FunctionEntry> {
+    pub(super) fn function_at(&self, link_pc: u64) -> Option<FunctionEntry> {
         let after = self.functions.partition_point(|function| function.low_pc <= link_pc);
         let function = self.functions[after.checked_sub(1)?];
         (link_pc < function.high_pc).then_some(function)
@@ -92,7 +81,7 @@ impl DebugInfo<'_> {
     }
 
     /// The name of the function DIE at `at`, which may be concrete, abstract or an inlined call's origin.
-    fn function_name_of(&self, mut at: usize) -> Option<&[u8]> {
+    pub(super) fn function_name_of(&self, mut at: usize) -> Option<&[u8]> {
         for _ in 0..MAX_LINKS {
             let die = self.die_at(at)?;
             if !die.name.is_empty() {
@@ -101,38 +90,6 @@ impl DebugInfo<'_> {
             at = die.origin;
         }
         None
-    }
-
-    fn read_captures(&self, function: FunctionEntry) -> Option<Vec<(Box<str>, u64, TypeId)>> {
-        let unit = self.unit_at(function.die)?;
-        let header = unit.header(&self.sections).ok()?;
-        let mut entries = header.entries_raw(&unit.abbrevs, Some(UnitOffset(function.die - unit.offset))).ok()?;
-        let mut captures = Vec::new();
-        let mut depth = 0u32;
-        while let Ok(abbrev) = entries.read_abbreviation() {
-            let at = depth;
-            match abbrev {
-                None => depth = depth.saturating_sub(1),
-                Some(abbrev) => {
-                    depth += u32::from(abbrev.has_children());
-                    let is_variable = matches!(abbrev.tag(), dw::DW_TAG_variable | dw::DW_TAG_formal_parameter);
-                    if at == 1 && is_variable {
-                        let Ok(die) = read_die(&self.sections, unit, &mut entries, abbrev) else { break };
-                        if let Some(offset) = die.closure_offset
-                            && let Some(variable) = self.resolve_variable(&die)
-                        {
-                            captures.push((text(variable.name), offset, variable.ty));
-                        }
-                    } else if entries.skip_attributes(abbrev.attributes()).is_err() {
-                        break;
-                    }
-                }
-            }
-            if depth == 0 {
-                break;
-            }
-        }
-        Some(captures)
     }
 
     fn read_variables(&self, function: FunctionEntry, pc: u64) -> Option<Vec<LocalVariable>> {
@@ -258,7 +215,11 @@ impl DebugInfo<'_> {
         };
         while let Ok(Some(entry)) = entries.next() {
             if entry.range.begin <= pc && pc < entry.range.end {
-                return evaluate(entry.data.0, encoding, size);
+                let mut pieces = evaluate(entry.data.0, encoding, size);
+                if unit.optimised {
+                    narrow(&mut pieces, &self.types, variable.ty);
+                }
+                return pieces;
             }
             if *budget == 0 {
                 break;
@@ -269,7 +230,7 @@ impl DebugInfo<'_> {
     }
 
     /// Name and type of a variable's DIE, from its abstract origin if it has one.
-    fn resolve_variable<'s>(&'s self, die: &Die<'s>) -> Option<Variable<'s>> {
+    pub(super) fn resolve_variable<'s>(&'s self, die: &Die<'s>) -> Option<Variable<'s>> {
         let (mut name, mut ty, mut decl_line) = (die.name, die.ty, die.decl_line);
         let mut is_param = die.tag == dw::DW_TAG_formal_parameter;
         let mut origin = die.origin;
@@ -285,6 +246,7 @@ impl DebugInfo<'_> {
             origin = from.origin;
         }
         let (ty, dict_index) = self.resolve_type(ty)?;
+        let name = whole_name(name);
         (!name.is_empty()).then_some(Variable { name, ty, dict_index, is_param, decl_line })
     }
 
@@ -300,5 +262,14 @@ impl DebugInfo<'_> {
             at = die.ty;
         }
         None
+    }
+}
+
+/// The compiler gives parts of a variable that it moves to the stack their own entries, `s.ptr` and `s.len` for a string `s`, with the
+/// part's type. No name in Go's source has a dot, and its own special names (`.dict`) start with one.
+fn whole_name(name: &[u8]) -> &[u8] {
+    match name.iter().position(|b| *b == b'.') {
+        Some(dot) if dot > 0 => &name[..dot],
+        _ => name,
     }
 }

@@ -3,15 +3,18 @@
 //! All addresses here are link-time addresses of the executable; the caller adds the load bias.
 //!
 //! `sections` decompresses, `die` reads units and single DIEs, `scan` visits every DIE of a unit once, `build` turns type DIEs into
-//! the table. What lies inside functions is read when asked for, by `functions` and `location`: a dump has goroutines at a few
+//! the table. What lies inside functions is read when asked for, by `functions`, `closures` and `location`: a dump has goroutines at a few
 //! hundred PCs, a program has a hundred thousand functions.
 
 mod build;
+mod closures;
 mod die;
 mod functions;
 mod location;
 mod scan;
 mod sections;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use crate::error::Result;
 use crate::image::executable::Executable;
@@ -24,6 +27,7 @@ use rayon::prelude::*;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use scan::{FunctionEntry, UnitScan};
 use sections::Sections;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A package-level variable with a fixed address.
@@ -66,7 +70,8 @@ pub struct Piece {
 pub struct LocalVariable {
     /// Innermost (inlined) function that declares it, full path.
     pub function: Box<str>,
-    /// Source name; a leading `&` (an escaped variable's address) is kept.
+    /// Source name; a leading `&` (an escaped variable's address) is kept. A part that the compiler gave its own place (`s.ptr`)
+    /// has the name of the whole and its own type.
     pub name: Box<str>,
     /// Type of the value at the location (for `&x` the pointer type).
     pub ty: TypeId,
@@ -81,13 +86,35 @@ pub struct LocalVariable {
     pub pieces: Vec<Piece>,
 }
 
+/// A captured variable: name (a leading `&` is kept: captured by reference), byte offset in the closure object, type of what lies there.
+pub type Capture = (Box<str>, u64, TypeId);
+
 /// The function objects' layout behind a func value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClosureLayout {
     /// Full name of the function.
     pub function: Box<str>,
-    /// Captured variables: name (leading `&` kept: captured by reference), byte offset in the closure object, type of the word(s) there.
-    pub captures: Vec<(Box<str>, u64, TypeId)>,
+    /// Captured variables by offset. Use [`ClosureLayout::captures_in`] if the object's size is known.
+    pub captures: Vec<Capture>,
+    /// DWARF describes large variables captured by value like references: only the room they take tells. For the last capture
+    /// that is the size of the object; this is the variable's type if it may be one.
+    pub last_by_value: Option<TypeId>,
+}
+
+impl ClosureLayout {
+    /// The captures of a closure object that has `object_size` bytes of room (its slot).
+    #[must_use]
+    pub fn captures_in(&self, types: &TypeTable, object_size: u64) -> Cow<'_, [Capture]> {
+        if let (Some(ty), Some((name, offset, _))) = (self.last_by_value, self.captures.last())
+            && offset.checked_add(types.get(ty).size).is_some_and(|end| end <= object_size)
+        {
+            let mut captures = self.captures.clone();
+            captures.pop();
+            captures.push((name.strip_prefix('&').unwrap_or(name).into(), *offset, ty));
+            return Cow::Owned(captures);
+        }
+        Cow::Borrowed(&self.captures)
+    }
 }
 
 /// The executable's debug information: a [`TypeTable`] and what is needed to find variables by PC.

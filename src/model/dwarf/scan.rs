@@ -9,6 +9,10 @@ use std::ops::Range;
 /// Constants of these packages are kept: the runtime's own, for `RuntimeLayout`.
 const CONSTANT_PREFIXES: [&[u8]; 3] = [b"runtime.", b"internal/runtime/", b"internal/abi."];
 
+/// Bytes of a unit for each type or member read from it, at least: in a damaged unit a DIE can be one byte long and would cost a
+/// hundred bytes of memory. Real ones have a name and a reference.
+const MIN_DIE: usize = 4;
+
 /// A type DIE.
 pub(super) struct RawType<'s> {
     /// Offset in `.debug_info`.
@@ -73,6 +77,7 @@ fn scan_entries<'s>(sections: &'s Sections<'_>, unit: &Unit, scan: &mut UnitScan
     let mut entries = header.entries_raw(&unit.abbrevs, None)?;
     // Whether children at depth 2 belong to the type that was read last.
     let mut in_type = false;
+    let most = unit.end.saturating_sub(unit.offset) / MIN_DIE;
     while !entries.is_empty() {
         let offset = unit.offset.saturating_add(entries.next_offset().0);
         let depth = entries.next_depth();
@@ -89,6 +94,9 @@ fn scan_entries<'s>(sections: &'s Sections<'_>, unit: &Unit, scan: &mut UnitScan
         if wanted {
             let die = read_die(sections, unit, &mut entries, abbrev)?;
             scan.note(offset, &die, in_type);
+            if scan.types.len() + scan.members.len() > most {
+                return Err(gimli::Error::UnexpectedEof(gimli::ReaderOffsetId(offset as u64)));
+            }
         } else {
             entries.skip_attributes(abbrev.attributes())?;
         }

@@ -2,7 +2,7 @@
 
 use super::span::{IN_PAGES, Span, SpanDetails};
 use super::{MAX_SHARDS, PAGE_SIZE, SHARD_REACH};
-use crate::model::layout::MspanLayout;
+use crate::model::layout::{MspanLayout, RuntimeLayout};
 
 /// User addresses end here on every supported machine.
 const ADDRESS_LIMIT: u64 = 1 << 48;
@@ -52,39 +52,48 @@ fn u64_at_most(record: &[u8], at: u64, len: usize) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Whether spans of this slot size carry inline mark bits (`gcUsesSpanInlineMarkBits`), if any do.
-pub(super) fn has_inline_marks(elem_size: u64, min_size_for_malloc_header: u64) -> bool {
-    (16..=min_size_for_malloc_header).contains(&elem_size)
+/// How the runtime lays out bitmaps at the end of spans.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bitmaps {
+    /// `sizeof(spanInlineMarkBits)`: 128 under Green Tea, 0 without.
+    pub(super) inline_mark_bytes: u64,
+    /// `minSizeForMallocHeader`: slots above it have headers instead of in-span bitmaps.
+    pub(super) min_size_for_malloc_header: u64,
 }
 
-/// Bytes at the end of a span that its own bitmaps take.
-pub(super) fn bitmap_bytes(
-    noscan: bool,
-    elem_size: u64,
-    npages: u64,
-    inline_mark_bytes: u64,
-    min_size_for_malloc_header: u64,
-) -> u64 {
-    let heap_bits = if noscan || elem_size > min_size_for_malloc_header { 0 } else { npages * (PAGE_SIZE / 64) };
-    let inline = if has_inline_marks(elem_size, min_size_for_malloc_header) { inline_mark_bytes } else { 0 };
-    heap_bits + inline
+impl Bitmaps {
+    pub(super) fn new(layout: &RuntimeLayout) -> Self {
+        Self {
+            inline_mark_bytes: layout.inline_mark_bits_size,
+            min_size_for_malloc_header: layout.constants.min_size_for_malloc_header,
+        }
+    }
+
+    /// Bytes of inline mark bits in spans of this slot size (`gcUsesSpanInlineMarkBits`).
+    pub(super) fn inline_marks(self, elem_size: u64) -> u64 {
+        if (16..=self.min_size_for_malloc_header).contains(&elem_size) { self.inline_mark_bytes } else { 0 }
+    }
+
+    /// Bytes of the pointer bitmap (`heapBitsInSpan`): one bit per word of the span.
+    pub(super) fn heap_bits(self, noscan: bool, elem_size: u64, npages: u64) -> u64 {
+        if noscan || elem_size > self.min_size_for_malloc_header { 0 } else { npages * (PAGE_SIZE / 64) }
+    }
+
+    /// All bytes at the end of a span of small objects that are no slots.
+    pub(super) fn total(self, noscan: bool, elem_size: u64, npages: u64) -> u64 {
+        self.heap_bits(noscan, elem_size, npages) + self.inline_marks(elem_size)
+    }
 }
 
 /// Parses and checks the `mspan` at address `mspan`, of which `record` holds all bytes.
-pub(super) fn parse(
-    record: &[u8],
-    mspan: u64,
-    layout: &MspanLayout,
-    inline_mark_bytes: u64,
-    min_size_for_malloc_header: u64,
-) -> Record {
+pub(super) fn parse(record: &[u8], mspan: u64, layout: &MspanLayout, bitmaps: Bitmaps) -> Record {
     if u8_at(record, layout.state) != IN_USE {
         return Record::NotInUse;
     }
     let start = u64_at(record, layout.start_addr);
     let npages = u64_at(record, layout.npages);
     let plausible = start != 0
-        && start % PAGE_SIZE == 0
+        && start.is_multiple_of(PAGE_SIZE)
         && npages != 0
         && npages <= LONGEST_SPAN / PAGE_SIZE
         && start < ADDRESS_LIMIT
@@ -101,7 +110,7 @@ pub(super) fn parse(
     let free_index = u16_at(record, layout.free_index);
     let mut limit = u64_at(record, layout.limit);
     let large = span_class >> 1 == 0;
-    if span_class >> 1 >= NUM_SIZE_CLASSES || elem_size == 0 || elem_size % 8 != 0 || nelems == 0 {
+    if span_class >> 1 >= NUM_SIZE_CLASSES || elem_size == 0 || !elem_size.is_multiple_of(8) || nelems == 0 {
         return bad;
     }
     if elem_size > bytes || free_index > nelems || limit < start || limit > start + bytes {
@@ -112,8 +121,7 @@ pub(super) fn parse(
             return bad;
         }
     } else {
-        let bitmaps =
-            bitmap_bytes(span_class & 1 != 0, elem_size, npages, inline_mark_bytes, min_size_for_malloc_header);
+        let bitmaps = bitmaps.total(span_class & 1 != 0, elem_size, npages);
         // The second check bounds the error of the reciprocal below 1: slots come out exact.
         let fits = u64::from(nelems) * elem_size + bitmaps <= bytes;
         if !fits || bytes.checked_mul(elem_size).is_none_or(|product| product > u64::from(u32::MAX)) {
@@ -124,7 +132,7 @@ pub(super) fn parse(
     }
     let elem = if elem_size < u64::from(IN_PAGES) {
         elem_size as u32
-    } else if elem_size % PAGE_SIZE == 0 {
+    } else if elem_size.is_multiple_of(PAGE_SIZE) {
         // At most LONGEST_SPAN / PAGE_SIZE, far below the mark.
         (elem_size / PAGE_SIZE) as u32 | IN_PAGES
     } else {

@@ -1,7 +1,7 @@
 //! Which words of a heap slot the collector follows, as `(*mspan).typePointersOfUnchecked` (mbitmap.go) finds them.
 
 use super::typemask::{TypeMask, TypeMasks};
-use super::{Heap, PAGE_SIZE, SpanId, geometry};
+use super::{Heap, PAGE_SIZE, SpanId};
 use crate::address::{Addr, WORD};
 use crate::image::Image;
 
@@ -59,12 +59,11 @@ impl Heap {
             return MaskSource::Large { rtype: self.details(id).large_type };
         }
         let elem_size = span.elem_size();
-        if elem_size > self.min_size_for_malloc_header {
+        if elem_size > self.bitmaps.min_size_for_malloc_header {
             return MaskSource::Header;
         }
         let npages = self.details(id).npages;
-        let bitmaps =
-            geometry::bitmap_bytes(false, elem_size, npages, self.inline_mark_bytes, self.min_size_for_malloc_header);
+        let bitmaps = self.bitmaps.total(false, elem_size, npages);
         MaskSource::InSpan { bitmap: span.start + npages * PAGE_SIZE - bitmaps }
     }
 

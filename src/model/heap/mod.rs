@@ -12,6 +12,8 @@ mod read;
 mod shards;
 mod span;
 pub mod specials;
+#[cfg(test)]
+mod tests;
 pub mod totals;
 pub mod typemask;
 
@@ -45,12 +47,11 @@ pub struct Heap {
     details: Vec<SpanDetails>,
     /// Allocated slots, one bit each; a span's bits start at word [`SpanDetails::alloc_word`].
     alloc_words: Vec<u64>,
+    /// Dead slots, indexed alike; empty if there are none.
+    dead_words: Vec<u64>,
     shards: Vec<Shard>,
     pages: shards::PageTable,
-    /// Bytes of inline mark bits at the end of spans of small objects: 128 under Green Tea, 0 without.
-    inline_mark_bytes: u64,
-    /// Slots with pointers above this size start with a malloc header.
-    min_size_for_malloc_header: u64,
+    bitmaps: geometry::Bitmaps,
     malloc_header_size: u64,
     specials: Vec<Special>,
     totals: HeapTotals,
@@ -159,7 +160,20 @@ impl Heap {
         &self.alloc_words[first..first + words]
     }
 
-    /// Ordinals (`slot_base + slot`) of `shard` that are not allocated.
+    /// The dead slots of a span: allocated, but left unmarked by the last collection and waiting for the sweeper. Nothing that is
+    /// alive points to them. Empty if the heap has none.
+    #[must_use]
+    pub fn dead_bits(&self, id: SpanId) -> &[u64] {
+        if self.dead_words.is_empty() {
+            return &[];
+        }
+        let first = self.details[id.0 as usize].alloc_word;
+        let words = u32::from(self.spans[id.0 as usize].nelems).div_ceil(64) as usize;
+        &self.dead_words[first..first + words]
+    }
+
+    /// Ordinals (`slot_base + slot`) of `shard` that no walk may visit: free slots, and dead ones that wait for the sweeper (for the
+    /// books those are allocated: [`HeapTotals::allocated_objects`]).
     #[must_use]
     pub fn free_slots(&self, shard: u16) -> RoaringBitmap {
         let Some(shard) = self.shards.get(usize::from(shard)) else { return RoaringBitmap::new() };
@@ -167,10 +181,11 @@ impl Heap {
         for id in shard.spans.clone() {
             let span = &self.spans[id as usize];
             let nelems = u32::from(span.nelems);
+            let dead = self.dead_bits(SpanId(id));
             for (i, &word) in self.alloc_bits(SpanId(id)).iter().enumerate() {
                 let first = i as u32 * 64;
                 let valid = if nelems - first >= 64 { !0 } else { (1u64 << (nelems - first)) - 1 };
-                let mut bits = !word & valid;
+                let mut bits = (!word | dead.get(i).copied().unwrap_or(0)) & valid;
                 while bits != 0 {
                     let pushed = free.try_push(span.slot_base + first + bits.trailing_zeros());
                     debug_assert!(pushed.is_ok(), "ordinals ascend");

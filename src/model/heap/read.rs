@@ -3,10 +3,10 @@
 //! `mspan` structs lie scattered in persistently allocated memory, so a unit of work loads some thousand of them at once.
 //! Results are put into address order before anything is numbered: neither threads nor the order of `allspans` matter.
 
-use super::geometry::{self, Record};
+use super::geometry::{self, Bitmaps, Record};
 use super::span::{Span, SpanDetails, SpanId};
 use super::totals::{HeapTotals, RuntimeCounters};
-use super::{Heap, PAGE_SIZE, alloc, shards, specials};
+use super::{Heap, MAX_SHARDS, PAGE_SIZE, SHARD_REACH, alloc, shards, specials};
 use crate::address::{Addr, AddrRange};
 use crate::error::{Context, Error, Result};
 use crate::image::{Image, Scratch};
@@ -16,6 +16,12 @@ use rayon::prelude::*;
 
 /// Entries of `allspans` per unit of work: 16384 * 160 bytes of `mspan` are a few megabytes.
 const SPANS_PER_UNIT: u64 = 16 << 10;
+
+/// `_GCoff`: no collection is marking.
+const GC_OFF: u32 = 0;
+
+/// Pointers per range that is loaded: a page of them.
+const POINTERS_PER_PIECE: u64 = 512;
 
 /// More entries cannot be real: that many spans would be 32 TiB of heap.
 const MAX_ALLSPANS: u64 = 1 << 32;
@@ -47,6 +53,7 @@ impl Heap {
             .collect();
 
         let mut all = Unit::default();
+        all.good.reserve_exact(units.iter().map(|unit| unit.good.len()).sum());
         for unit in units {
             all.good.extend(unit.good);
             all.bad.extend(unit.bad);
@@ -70,15 +77,16 @@ impl Heap {
             .remedy("check that the core is complete and that the executable is the one that wrote it"));
         }
 
-        let alloc_words = read_alloc_bits(image, layout, &counters, &spans, &mut details, &mut incidents);
+        let bits = read_alloc_bits(image, layout, &counters, &spans, &mut details);
+        incidents.merge(&bits.incidents);
         let mut heap = Self {
             spans,
             details,
-            alloc_words,
+            alloc_words: bits.words,
+            dead_words: bits.dead,
             shards: cut.shards,
             pages: cut.pages,
-            inline_mark_bytes: layout.inline_mark_bits_size,
-            min_size_for_malloc_header: layout.constants.min_size_for_malloc_header,
+            bitmaps: Bitmaps::new(layout),
             malloc_header_size: layout.constants.malloc_header_size,
             specials: Vec::new(),
             totals: HeapTotals::default(),
@@ -86,8 +94,21 @@ impl Heap {
             incidents,
         };
         specials::read(&mut heap, image, layout);
-        heap.totals = HeapTotals::sum(&heap, image, (unread_pages + beyond).saturating_mul(PAGE_SIZE));
+        heap.totals = HeapTotals::sum(&heap, image, unread_pages.saturating_add(beyond).saturating_mul(PAGE_SIZE));
+        heap.count_lost_spans();
         Ok(heap)
+    }
+
+    /// Spans whose `mspan` the image lacks are known only by the runtime's own count of pages: the difference is unread.
+    fn count_lost_spans(&mut self) {
+        let lost = ["span.allspans_unread", "span.mspan_unread"].iter().any(|cause| self.incidents.get(cause) > 0);
+        let counted = self.counters.pages_in_use.unwrap_or(0).saturating_mul(PAGE_SIZE);
+        let beyond = counted.saturating_sub(self.totals.in_use_bytes);
+        // A counter beyond all shards is damage itself.
+        if lost && beyond <= MAX_SHARDS as u64 * SHARD_REACH {
+            self.totals.in_use_bytes += beyond;
+            self.totals.unread_bytes += beyond;
+        }
     }
 }
 
@@ -107,27 +128,21 @@ fn allspans(image: &dyn Image, layout: &RuntimeLayout) -> Result<(u64, u64)> {
 
 fn read_unit(image: &dyn Image, layout: &RuntimeLayout, array: u64, len: u64) -> Unit {
     let mut unit = Unit::default();
-    let mut scratch = Scratch::default();
-    let pointers = AddrRange { start: Addr(array), len: len * 8 };
-    let mut records: Vec<AddrRange> = image
-        .load(&[pointers], &mut scratch)
-        .get(0)
-        .chunks_exact(8)
-        .map(|b| u64::from_le_bytes(b.try_into().expect("8 bytes")))
-        .filter(|&p| p != 0)
-        .map(|p| AddrRange { start: Addr(p), len: layout.mspan.size })
+    // In pieces of a page: of an image that lacks a part, the rest is used.
+    let pieces: Vec<AddrRange> = (0..len)
+        .step_by(POINTERS_PER_PIECE as usize)
+        .map(|i| AddrRange { start: Addr(array + i * 8), len: POINTERS_PER_PIECE.min(len - i) * 8 })
         .collect();
-    if records.is_empty() {
-        // allspans has no nil entries: the image lacks this part of it. Page by page, some of it may be there.
-        let mut one = [0; 8];
-        for i in 0..len {
-            match image.read(Addr(array + i * 8), &mut one) {
-                Ok(()) => {
-                    records.push(AddrRange { start: Addr(u64::from_le_bytes(one)), len: layout.mspan.size });
-                }
-                Err(_) => unit.incidents.count("span.allspans_unread"),
-            }
+    let mut scratch = Scratch::default();
+    let loaded = image.load(&pieces, &mut scratch);
+    let mut records: Vec<AddrRange> = Vec::new();
+    for (i, piece) in pieces.iter().enumerate() {
+        let bytes = loaded.get(i);
+        if bytes.is_empty() {
+            unit.incidents.add("span.allspans_unread", piece.len / 8);
         }
+        let pointers = bytes.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("8 bytes")));
+        records.extend(pointers.map(|p| AddrRange { start: Addr(p), len: layout.mspan.size }));
     }
     let mut scratch = Scratch::default();
     let loaded = image.load(&records, &mut scratch);
@@ -138,13 +153,7 @@ fn read_unit(image: &dyn Image, layout: &RuntimeLayout, array: u64, len: u64) ->
             unit.incidents.count("span.mspan_unread");
             continue;
         }
-        let parsed = geometry::parse(
-            bytes,
-            record.start.0,
-            &layout.mspan,
-            layout.inline_mark_bits_size,
-            layout.constants.min_size_for_malloc_header,
-        );
+        let parsed = geometry::parse(bytes, record.start.0, &layout.mspan, Bitmaps::new(layout));
         match parsed {
             Record::NotInUse => {}
             Record::Good(span, details) => {
@@ -209,29 +218,28 @@ fn read_alloc_bits(
     counters: &RuntimeCounters,
     spans: &[Span],
     details: &mut [SpanDetails],
-    incidents: &mut Incidents,
-) -> Vec<u64> {
+) -> alloc::UnitBits {
     let nwords = alloc::number_words(spans, details);
+    let sweep = alloc::Sweep { sweepgen: counters.sweepgen, phase_off: counters.gcphase == GC_OFF };
     let units: Vec<alloc::UnitBits> = spans
         .par_chunks(alloc::SPANS_PER_UNIT)
         .zip(details.par_chunks(alloc::SPANS_PER_UNIT))
-        .map(|(spans, details)| {
-            alloc::read_unit(
-                image,
-                spans,
-                details,
-                counters.sweepgen,
-                layout.inline_mark_bits_size,
-                layout.constants.min_size_for_malloc_header,
-            )
-        })
+        .map(|(spans, details)| alloc::read_unit(image, spans, details, sweep, Bitmaps::new(layout)))
         .collect();
-    let mut words = Vec::with_capacity(nwords);
+    let mut all = alloc::UnitBits::default();
+    all.words.reserve_exact(nwords);
     for unit in units {
-        words.extend(unit.words);
-        incidents.merge(&unit.incidents);
+        if !unit.dead.is_empty() {
+            all.dead.resize(all.words.len(), 0);
+            all.dead.extend(unit.dead);
+        }
+        all.words.extend(unit.words);
+        all.incidents.merge(&unit.incidents);
     }
-    words
+    if !all.dead.is_empty() {
+        all.dead.resize(nwords, 0);
+    }
+    all
 }
 
 /// Ids of all spans.

@@ -1,6 +1,6 @@
 //! The books of the heap: where the pages of in-use spans go, and the runtime's own counters to reconcile them with.
 
-use super::{Heap, PAGE_SIZE, alloc, read};
+use super::{Heap, PAGE_SIZE, read};
 use crate::address::{Addr, AddrRange};
 use crate::error::{Context, Result};
 use crate::image::Image;
@@ -17,7 +17,11 @@ pub struct HeapTotals {
     pub allocated_objects: u64,
     /// Their bytes.
     pub allocated_bytes: u64,
-    /// Slots that are not.
+    /// Those of the allocated slots that the last collection left unmarked and the sweeper has not freed yet.
+    pub dead_objects: u64,
+    /// Their bytes.
+    pub dead_bytes: u64,
+    /// Slots that are not allocated.
     pub free_objects: u64,
     /// Their bytes.
     pub free_bytes: u64,
@@ -65,12 +69,15 @@ impl HeapTotals {
         for id in read::ids(heap) {
             let (span, d) = (heap.span(id), heap.details(id));
             let (bytes, elem_size) = (d.npages * PAGE_SIZE, span.elem_size());
-            let allocated = alloc::allocated(heap, id);
+            let allocated = ones(heap.alloc_bits(id));
+            let dead = ones(heap.dead_bits(id));
             let free = u64::from(span.nelems) - allocated;
             t.spans += 1;
             t.in_use_bytes += bytes;
             t.allocated_objects += allocated;
             t.allocated_bytes += allocated * elem_size;
+            t.dead_objects += dead;
+            t.dead_bytes += dead * elem_size;
             t.free_objects += free;
             t.free_bytes += free * elem_size;
             t.overhead_bytes += bytes - u64::from(span.nelems) * elem_size;
@@ -81,6 +88,10 @@ impl HeapTotals {
         }
         t
     }
+}
+
+fn ones(words: &[u64]) -> u64 {
+    words.iter().map(|word| u64::from(word.count_ones())).sum()
 }
 
 impl RuntimeCounters {

@@ -86,7 +86,7 @@ impl TypeMasks {
             kind: image.read_u8(base.add(at.kind)).ok()? & KIND_MASK,
             gcdata: image.read_u64(base.add(at.gcdata)).ok()?,
         };
-        let sane = ptr_bytes <= size && ptr_bytes % WORD == 0 && (ptr_bytes == 0 || size % WORD == 0);
+        let sane = ptr_bytes <= size && ptr_bytes.is_multiple_of(WORD) && (ptr_bytes == 0 || size.is_multiple_of(WORD));
         (sane && header.ptr_words <= MAX_PTR_WORDS).then_some(header)
     }
 
@@ -186,7 +186,7 @@ impl Builder<'_> {
             if child.ptr_words == 0 {
                 continue;
             }
-            if offset % WORD != 0 || offset.checked_add(child.ptr_words * WORD)? > header.ptr_words * WORD {
+            if !offset.is_multiple_of(WORD) || offset.checked_add(child.ptr_words * WORD)? > header.ptr_words * WORD {
                 return None;
             }
             self.write(&child, ty, bits, at + offset / WORD, depth)?;
@@ -203,7 +203,7 @@ impl Builder<'_> {
 
 /// Clears the bits from `n` on: masks are padded.
 fn clear_beyond(bits: &mut [u64], n: u64) {
-    if n % 64 != 0
+    if !n.is_multiple_of(64)
         && let Some(word) = bits.get_mut((n / 64) as usize)
     {
         *word &= (1 << (n % 64)) - 1;

@@ -43,7 +43,7 @@ impl Mask {
                 u64::from_le_bytes(eight)
             })
             .collect();
-        if nbits % 64 != 0
+        if !nbits.is_multiple_of(64)
             && let Some(last) = words.last_mut()
         {
             *last &= (1 << (nbits % 64)) - 1;

@@ -9,6 +9,8 @@ pub use pclntab::{Func, FuncData, PcData};
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use crate::address::{Addr, AddrRange};
 use crate::error::{Context, Error, Result};

@@ -14,13 +14,13 @@ impl Bytes {
         Self { ranges, missing: Missing::default() }
     }
 
+    /// The first range that holds all of it.
     fn find(&self, range: AddrRange) -> Option<&[u8]> {
-        let (start, bytes) = self
-            .ranges
-            .iter()
-            .find(|(start, bytes)| range.start.0 >= *start && range.start.0 - start <= bytes.len() as u64)?;
-        let from = (range.start.0 - start) as usize;
-        bytes.get(from..from.checked_add(usize::try_from(range.len).ok()?)?)
+        let len = usize::try_from(range.len).ok()?;
+        self.ranges.iter().find_map(|(start, bytes)| {
+            let from = usize::try_from(range.start.0.checked_sub(*start)?).ok()?;
+            bytes.get(from..from.checked_add(len)?)
+        })
     }
 }
 

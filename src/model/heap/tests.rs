@@ -1,0 +1,487 @@
+//! Tests on a small process written by hand: its struct layouts are the test's own, not those of any Go release.
+
+use super::*;
+use crate::address::{Addr, AddrRange};
+use crate::image::Image;
+use crate::model::layout::RuntimeLayout;
+use crate::model::modules::testing::Bytes;
+
+const MHEAP: u64 = 0x1000;
+const GCPHASE: u64 = 0x1100;
+const ALLSPANS: u64 = 0x2000;
+const MSPANS: u64 = 0x10_000;
+const BITS: u64 = 0x20_000;
+const TYPES: u64 = 0x30_000;
+const SPECIALS: u64 = 0x40_000;
+const ARENA: u64 = 0xc0_0000_0000;
+const SWEEPGEN: u32 = 20;
+const MSPAN_SIZE: usize = 128;
+
+fn layout() -> RuntimeLayout {
+    let mut l = RuntimeLayout::default();
+    l.globals.mheap = MHEAP;
+    l.globals.gcphase = GCPHASE;
+    l.globals.in_progress = Some(0x1200);
+    l.mheap.sweepgen = 0;
+    l.mheap.allspans = 8;
+    l.mheap.pages_in_use = 32;
+    l.mspan.size = MSPAN_SIZE as u64;
+    l.mspan.start_addr = 8;
+    l.mspan.npages = 16;
+    l.mspan.elemsize = 24;
+    l.mspan.limit = 32;
+    l.mspan.alloc_bits = 40;
+    l.mspan.gcmark_bits = 48;
+    l.mspan.specials = 56;
+    l.mspan.large_type = 64;
+    l.mspan.free_index = 72;
+    l.mspan.nelems = 74;
+    l.mspan.free_index_for_scan = 76;
+    l.mspan.alloc_count = 78;
+    l.mspan.sweepgen = 80;
+    l.mspan.spanclass = 84;
+    l.mspan.state = 85;
+    l.abi_type.size_ = 0;
+    l.abi_type.ptr_bytes = 8;
+    l.abi_type.tflag = 16;
+    l.abi_type.kind = 17;
+    l.abi_type.gcdata = 24;
+    l.array_type.elem = 32;
+    l.array_type.len = 40;
+    l.struct_type.fields = 32;
+    l.struct_field.size = 16;
+    l.struct_field.typ = 0;
+    l.struct_field.offset = 8;
+    l.special.next = 0;
+    l.special.offset = 8;
+    l.special.kind = 16;
+    l.specialfinalizer.func = 24;
+    l.specialfinalizer.fint = 32;
+    l.specialfinalizer.ot = 40;
+    l.constants.kind_special_finalizer = 2;
+    l.constants.min_size_for_malloc_header = 512;
+    l.constants.malloc_header_size = 8;
+    l.inline_mark_bits_size = 128;
+    l
+}
+
+/// One span as a test writes it.
+#[derive(Clone, Default)]
+struct TestSpan {
+    start: u64,
+    npages: u64,
+    elem_size: u64,
+    limit: u64,
+    nelems: u16,
+    class: u8,
+    free_index: u16,
+    alloc: Vec<u8>,
+    marks: Vec<u8>,
+    sweepgen: u32,
+    large_type: u64,
+    specials: u64,
+    state: u8,
+}
+
+impl TestSpan {
+    /// Small objects from `start` on.
+    fn small(start: u64, elem_size: u64, nelems: u16, class: u8) -> Self {
+        let limit = start + elem_size * u64::from(nelems);
+        let (npages, sweepgen) = (1, SWEEPGEN);
+        Self { start, npages, elem_size, limit, nelems, class, sweepgen, state: 1, ..Self::default() }
+    }
+}
+
+/// A process being written.
+struct World {
+    memory: Vec<(u64, Vec<u8>)>,
+    spans: Vec<TestSpan>,
+    phase: u32,
+}
+
+impl World {
+    fn new(spans: Vec<TestSpan>) -> Self {
+        Self { memory: Vec::new(), spans, phase: 0 }
+    }
+
+    fn with(mut self, at: u64, words: &[u64]) -> Self {
+        self.memory.push((at, words.iter().flat_map(|w| w.to_le_bytes()).collect()));
+        self
+    }
+
+    fn metadata(&self) -> Vec<(u64, Vec<u8>)> {
+        let mut out = Vec::new();
+        let words = |words: &[u64]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+        out.push((MHEAP, words(&[u64::from(SWEEPGEN), ALLSPANS, self.spans.len() as u64, 0, 7])));
+        out.push((GCPHASE, self.phase.to_le_bytes().to_vec()));
+        let pointers: Vec<u64> = (0..self.spans.len()).map(|i| MSPANS + (i * MSPAN_SIZE) as u64).collect();
+        out.push((ALLSPANS, words(&pointers)));
+        let mut mspans = Vec::new();
+        let mut bits = Vec::new();
+        for s in &self.spans {
+            let alloc_at = BITS + bits.len() as u64;
+            bits.extend_from_slice(&s.alloc);
+            bits.resize(bits.len().next_multiple_of(8) + 128, 0);
+            let marks_at = BITS + bits.len() as u64;
+            bits.extend_from_slice(&s.marks);
+            bits.resize(bits.len().next_multiple_of(8) + 128, 0);
+            let mut m =
+                words(&[0, s.start, s.npages, s.elem_size, s.limit, alloc_at, marks_at, s.specials, s.large_type]);
+            let above = (s.free_index..s.nelems)
+                .filter(|i| s.alloc.get(usize::from(i / 8)).is_some_and(|b| b >> (i % 8) & 1 != 0))
+                .count() as u16;
+            for v in [s.free_index, s.nelems, s.free_index, s.free_index + above] {
+                m.extend(v.to_le_bytes());
+            }
+            m.extend(s.sweepgen.to_le_bytes());
+            m.extend([s.class, s.state]);
+            m.resize(MSPAN_SIZE, 0);
+            mspans.extend(m);
+        }
+        out.push((MSPANS, mspans));
+        out.push((BITS, bits));
+        out
+    }
+
+    fn image(&self) -> Bytes {
+        let mut ranges = self.memory.clone();
+        ranges.extend(self.metadata());
+        for s in &self.spans {
+            ranges.push((s.start, vec![0; (s.npages.min(64) * PAGE_SIZE) as usize]));
+        }
+        Bytes::new(ranges)
+    }
+}
+
+fn read(world: &World) -> (Heap, Bytes) {
+    let image = world.image();
+    (Heap::read(&image, &layout()).expect("a sane heap"), image)
+}
+
+#[test]
+fn lookups_and_books() {
+    let mut a = TestSpan::small(ARENA + PAGE_SIZE, 48, 165, 10);
+    a.free_index = 10;
+    a.alloc = vec![0, 0b1000, 0, 0, 1];
+    let mut large = TestSpan::small(ARENA + 2 * PAGE_SIZE, 3 * PAGE_SIZE, 1, 1);
+    large.npages = 3;
+    large.limit = large.start + 20_000;
+    large.free_index = 1;
+    let mut dead = TestSpan::small(ARENA + 8 * PAGE_SIZE, 48, 165, 10);
+    dead.state = 0;
+    let (heap, _) = read(&World::new(vec![large, dead, a]));
+
+    assert_eq!(heap.spans().len(), 2);
+    assert_eq!(heap.find_object(ARENA + PAGE_SIZE - 1), None);
+    assert_eq!(heap.find_object(ARENA + PAGE_SIZE), Some((SpanId(0), 0)));
+    for byte in 0..48 * 165 {
+        assert_eq!(heap.find_object(ARENA + PAGE_SIZE + byte), Some((SpanId(0), (byte / 48) as u32)));
+    }
+    assert_eq!(heap.find_object(ARENA + PAGE_SIZE + 48 * 165), None, "the tail is no object");
+    assert_eq!(heap.find_object(ARENA + 2 * PAGE_SIZE + 19_999), Some((SpanId(1), 0)));
+    assert_eq!(heap.find_object(ARENA + 2 * PAGE_SIZE + 20_000), None, "past the requested size");
+    assert_eq!(heap.find_object(ARENA + 8 * PAGE_SIZE), None, "not in use");
+    assert_eq!(heap.find_object(0), None);
+    assert_eq!(heap.find_object(u64::MAX), None);
+    assert_eq!(heap.shard_of(ARENA + ARENA_SIZE - 1), Some(0));
+    assert_eq!(heap.shard_of(ARENA + ARENA_SIZE), None);
+
+    let allocated: Vec<u32> = (0..165).filter(|&i| heap.is_allocated(SpanId(0), i)).collect();
+    assert_eq!(allocated, (0..10).chain([11, 32]).collect::<Vec<u32>>());
+    let free = heap.free_slots(0);
+    assert_eq!(free.len(), 165 - 12);
+    assert!(!free.contains(11) && free.contains(10) && !free.contains(165), "165 is the large object");
+    assert_eq!(heap.locate(0, 165), Some((SpanId(1), 0)));
+    assert_eq!(heap.locate(0, 164), Some((SpanId(0), 164)));
+    assert_eq!(heap.locate(0, 166), None);
+
+    let t = heap.totals();
+    assert_eq!(t.in_use_bytes, 4 * PAGE_SIZE);
+    assert_eq!((t.allocated_objects, t.allocated_bytes), (13, 12 * 48 + 3 * PAGE_SIZE));
+    assert_eq!(t.alloc_count_mismatches, 0);
+    assert_eq!(t.allocated_bytes + t.free_bytes + t.overhead_bytes + t.unread_bytes, t.in_use_bytes);
+    assert!(heap.incidents().is_empty());
+}
+
+#[test]
+fn sweep_states_decide_who_is_dead() {
+    let span = |at: u64, sweepgen| {
+        let mut s = TestSpan::small(ARENA + at * PAGE_SIZE, 1024, 8, 63);
+        (s.free_index, s.alloc, s.marks, s.sweepgen) = (2, vec![0b1_0100], vec![0b1010_0001], sweepgen);
+        s
+    };
+    let mut world = World::new(
+        [0, 3, -2, 1, -1].into_iter().zip(0..).map(|(d, i)| span(i, SWEEPGEN.wrapping_add_signed(d))).collect(),
+    );
+    let (heap, _) = read(&world);
+    let bits =
+        |heap: &Heap, i| (heap.alloc_bits(SpanId(i))[0], heap.dead_bits(SpanId(i)).first().copied().unwrap_or(0));
+    assert_eq!(bits(&heap, 0), (0b1_0111, 0), "swept");
+    assert_eq!(bits(&heap, 1), (0b1_0111, 0), "swept and cached");
+    assert_eq!(bits(&heap, 2), (0b1_0111, 0b1_0110), "to be swept: the mark decides");
+    assert_eq!(bits(&heap, 3), (0b1_0111, 0b1_0110), "cached before the sweep");
+    assert_eq!(bits(&heap, 4), (0b1011_0111, 0), "being swept: any of the three");
+    assert_eq!(heap.totals().dead_objects, 6);
+    assert_eq!(heap.free_slots(0).len(), 4 + 4 + 7 + 7 + 2);
+
+    world.phase = 1;
+    let (heap, _) = read(&world);
+    assert_eq!(heap.totals().dead_objects, 0, "while marking nothing is known to be dead");
+}
+
+#[test]
+fn inline_marks_are_the_marks_of_their_spans() {
+    let mut s = TestSpan::small(ARENA, 512, 15, 48);
+    (s.free_index, s.sweepgen, s.marks) = (3, SWEEPGEN - 2, vec![0xff, 0xff]);
+    let mut world = World::new(vec![s]);
+    let mut page = vec![0u8; PAGE_SIZE as usize];
+    page[8192 - 128 + 64] = 0b101;
+    world.memory.push((ARENA, page));
+    let (heap, _) = read(&world);
+    assert_eq!(heap.dead_bits(SpanId(0)), [0b010]);
+}
+
+/// Types: a pair {pointer, scalar}; an array of 130 pairs and a struct around it, both on demand.
+fn types() -> [(u64, Vec<u64>); 7] {
+    let on_demand_array = 16 | 17 << 8;
+    let on_demand_struct = 16 | 25 << 8;
+    [
+        (TYPES, vec![16, 8, 25 << 8, TYPES + 0x800]),
+        (TYPES + 0x100, vec![16 * 130, 16 * 129 + 8, on_demand_array, TYPES + 0x900, TYPES, 130]),
+        (TYPES + 0x200, vec![16 * 130 + 16, 16 * 130, on_demand_struct, TYPES + 0x908, TYPES + 0x300, 2]),
+        (TYPES + 0x300, vec![TYPES + 0x400, 0, TYPES + 0x100, 8]),
+        (TYPES + 0x400, vec![8, 0, 6 << 8, 0]),
+        (TYPES + 0x800, vec![1]),
+        // The slots of the two masks: never built, and being built.
+        (TYPES + 0x900, vec![0, 0x1200]),
+    ]
+}
+
+#[test]
+fn masks_on_demand_are_built() {
+    let world = types().into_iter().fold(World::new(vec![]), |w, (at, words)| w.with(at, &words));
+    let image = world.image();
+    let masks = TypeMasks::new(&layout(), 1 << 20);
+    let array = masks.get(&image, TYPES + 0x100).expect("the array's mask");
+    assert_eq!(array.ptr_words, 259);
+    assert!((0..259).all(|i| (array.bits[i / 64] >> (i % 64) & 1 != 0) == (i % 2 == 0)));
+    let around = masks.get(&image, TYPES + 0x200).expect("the struct's mask");
+    assert!((0..260).all(|i| (around.bits[i / 64] >> (i % 64) & 1 != 0) == (i % 2 == 1)));
+    assert!(TypeMasks::new(&layout(), 100).get(&image, TYPES + 0x100).is_none(), "larger than any slot");
+    assert!(masks.get(&image, 0).is_none());
+}
+
+#[test]
+fn cyclic_types_have_no_mask() {
+    let on_demand_struct = 16 | 25 << 8;
+    let world = World::new(vec![])
+        .with(TYPES, &[64, 64, on_demand_struct, TYPES + 0x900, TYPES + 0x300, u64::MAX])
+        .with(TYPES + 0x300, &[TYPES, 0].repeat(20))
+        .with(TYPES + 0x900, &[0]);
+    assert!(TypeMasks::new(&layout(), 1 << 20).get(&world.image(), TYPES).is_none());
+}
+
+#[test]
+fn object_masks_of_every_source() {
+    let in_span = TestSpan::small(ARENA, 48, 165, 10);
+    let header = TestSpan::small(ARENA + PAGE_SIZE, 640, 12, 50);
+    let mut large = TestSpan::small(ARENA + 2 * PAGE_SIZE, 5 * PAGE_SIZE, 1, 0);
+    (large.npages, large.limit, large.large_type) = (5, large.start + 33_000, TYPES);
+    let noscan = TestSpan::small(ARENA + 8 * PAGE_SIZE, 48, 168 - 3, 11);
+    let mut world =
+        types().into_iter().fold(World::new(vec![in_span, header, large, noscan]), |w, (at, words)| w.with(at, &words));
+    // The bitmap lies below the inline marks; slot 11 starts at bit 66.
+    let mut page = vec![0u8; PAGE_SIZE as usize];
+    page[8192 - 256 + 8] = 0b1001_0100;
+    world.memory.push((ARENA, page));
+    world = world.with(ARENA + PAGE_SIZE + 640, &[TYPES]);
+    let (heap, image) = read(&world);
+    let types = TypeMasks::new(&layout(), heap.largest_slot());
+    let mut out = Vec::new();
+
+    assert_eq!(heap.mask_source(SpanId(0)), MaskSource::InSpan { bitmap: ARENA + 8192 - 256 });
+    assert!(heap.object_mask(&image, &types, SpanId(0), 11, &mut out));
+    assert_eq!(out, [0b10_0101]);
+
+    assert!(heap.object_mask(&image, &types, SpanId(1), 1, &mut out));
+    assert_eq!(out.len(), 2);
+    let set: Vec<u32> = (0..80).filter(|i| out[*i as usize / 64] >> (i % 64) & 1 != 0).collect();
+    assert_eq!(set, (0..40).map(|k| 1 + 2 * k).filter(|&w| w < 80).collect::<Vec<u32>>());
+    assert!(!heap.object_mask(&image, &types, SpanId(1), 2, &mut out), "a header of 0 is no type");
+    assert_eq!(out, [0, 0]);
+    assert_eq!(heap.recorded_type(&image, SpanId(1), 1), Some(TYPES));
+    assert_eq!(heap.object_offset(SpanId(1)), 8);
+
+    assert!(heap.object_mask(&image, &types, SpanId(2), 0, &mut out));
+    let ones: u32 = out.iter().map(|w| w.count_ones()).sum();
+    assert_eq!(ones, 33_000 / 16 + 1, "up to the requested size");
+    let mut part = Vec::new();
+    assert!(heap.object_mask_words(&image, &types, SpanId(2), 0, 100, 70, &mut part));
+    assert!((0..70).all(|i| (part[i / 64] >> (i % 64) & 1) == (out[(100 + i) / 64] >> ((100 + i) % 64) & 1)));
+
+    assert_eq!(heap.mask_source(SpanId(3)), MaskSource::Noscan);
+}
+
+#[test]
+fn specials_belong_to_slots() {
+    let mut s = TestSpan::small(ARENA, 48, 165, 10);
+    (s.free_index, s.specials) = (165, SPECIALS);
+    let world = World::new(vec![s])
+        .with(SPECIALS, &[SPECIALS + 0x100, 100, 2, 0xf, 0x1, 0x2])
+        .with(SPECIALS + 0x100, &[SPECIALS + 0x200, 100, 4])
+        .with(SPECIALS + 0x200, &[SPECIALS, 500, 2, 0xe, 0, 0]);
+    let (heap, _) = read(&world);
+    let found: Vec<(u32, u64)> = heap.specials().iter().map(|s| (s.slot, s.offset)).collect();
+    assert_eq!(found, [(2, 100), (10, 500)]);
+    assert_eq!(heap.specials()[0].kind, SpecialKind::Finalizer { func: 0xf, fint: 1, ot: 2 });
+    assert!(!heap.incidents().is_empty(), "the list leads back to its head");
+}
+
+#[test]
+fn damaged_spans_are_unread_not_fatal() {
+    let good = TestSpan::small(ARENA, 48, 165, 10);
+    let mut bad = Vec::new();
+    for i in 0..8u64 {
+        let mut s = TestSpan::small(ARENA + (i + 1) * PAGE_SIZE, 48, 165, 10);
+        match i {
+            0 => s.nelems = 171,
+            1 => s.elem_size = 0,
+            2 => s.elem_size = 4,
+            3 => s.limit = 5,
+            4 => s.free_index = 166,
+            5 => s.class = 200,
+            6 => s.elem_size = u64::MAX - 7,
+            _ => s.nelems = 0,
+        }
+        bad.push(s);
+    }
+    let mut wild = TestSpan::small(ARENA + 100 * PAGE_SIZE, 48, 165, 10);
+    wild.npages = u64::MAX / 2;
+    let overlapping =
+        TestSpan { start: ARENA + 50 * PAGE_SIZE, npages: 4, ..TestSpan::small(ARENA, PAGE_SIZE * 2, 2, 10) };
+    let over = TestSpan::small(ARENA + 51 * PAGE_SIZE, 48, 165, 10);
+    let mut spans = vec![good, wild, TestSpan { limit: ARENA + 54 * PAGE_SIZE, ..overlapping }, over];
+    spans.extend(bad);
+    let (heap, _) = read(&World::new(spans));
+    assert_eq!(heap.spans().len(), 2);
+    assert_eq!(heap.incidents().get("span.bad_geometry"), 9);
+    assert_eq!(heap.incidents().get("span.overlap"), 1);
+    assert_eq!(heap.totals().unread_bytes, 8 * PAGE_SIZE);
+    assert_eq!(heap.totals().in_use_bytes, 13 * PAGE_SIZE);
+}
+
+#[test]
+fn lost_spans_are_unread() {
+    let world = World::new(vec![TestSpan::small(ARENA, 48, 165, 10), TestSpan::small(ARENA + PAGE_SIZE, 48, 165, 10)]);
+    let mut ranges = vec![(ARENA, vec![0; 2 * PAGE_SIZE as usize])];
+    ranges.extend(world.metadata());
+    // The second mspan is cut off; mheap_.pagesInUse says 7.
+    ranges.iter_mut().find(|(at, _)| *at == MSPANS).expect("mspans").1.truncate(MSPAN_SIZE + 60);
+    let heap = Heap::read(&Bytes::new(ranges), &layout()).expect("a heap");
+    assert_eq!(heap.incidents().get("span.mspan_unread"), 1);
+    assert_eq!((heap.totals().in_use_bytes, heap.totals().unread_bytes), (7 * PAGE_SIZE, 6 * PAGE_SIZE));
+}
+
+#[test]
+fn spans_that_cross_arenas_keep_them_in_one_shard() {
+    let at = |arena: u64, page: u64| ARENA + arena * ARENA_SIZE + page * PAGE_SIZE;
+    let mut crossing = TestSpan::small(at(0, 8190), 4 * PAGE_SIZE, 1, 1);
+    (crossing.npages, crossing.limit) = (4, crossing.start + 4 * PAGE_SIZE);
+    let spans = vec![
+        TestSpan::small(at(0, 0), 48, 165, 10),
+        crossing,
+        TestSpan::small(at(1, 2), 48, 165, 10),
+        TestSpan::small(at(2, 0), 48, 165, 10),
+        TestSpan::small(at(2000, 5), 48, 165, 10),
+    ];
+    let (heap, _) = read(&World::new(spans));
+    let shards: Vec<_> = heap.shards().iter().map(|s| (s.base, s.end, s.spans.clone(), s.slots)).collect();
+    assert_eq!(
+        shards,
+        [(at(0, 0), at(2, 0), 0..3, 331), (at(2, 0), at(3, 0), 3..4, 165), (at(2000, 0), at(2001, 0), 4..5, 165),]
+    );
+    assert_eq!(heap.shard_of(at(1, 100)), Some(0));
+    assert_eq!(heap.shard_of(at(1000, 0)), None);
+    assert_eq!(heap.find_object(at(1, 1)), Some((SpanId(1), 0)));
+    assert_eq!(heap.find_object(at(2000, 5)), Some((SpanId(4), 0)));
+}
+
+#[test]
+fn many_arenas_share_shards() {
+    let spans = (0..600).map(|i| TestSpan::small(ARENA + i * ARENA_SIZE, 48, 165, 10)).collect();
+    let (heap, _) = read(&World::new(spans));
+    assert_eq!(heap.shards().len(), 200);
+    assert!(heap.shards().iter().all(|s| s.spans.len() == 3 && s.slots == 3 * 165 && !s.oversized));
+    let far = (0..300).map(|i| TestSpan::small(ARENA + i * SHARD_REACH, 48, 165, 10)).collect();
+    let (heap, _) = read(&World::new(far));
+    assert_eq!((heap.shards().len(), heap.spans().len()), (MAX_SHARDS, MAX_SHARDS));
+    assert_eq!(heap.totals().unread_bytes, 44 * PAGE_SIZE);
+    assert_eq!(heap.find_object(ARENA + 299 * SHARD_REACH), None);
+}
+
+#[test]
+fn damage_anywhere_never_panics() {
+    let mut a = TestSpan::small(ARENA, 48, 165, 10);
+    (a.free_index, a.specials) = (20, SPECIALS);
+    let header = TestSpan { free_index: 12, ..TestSpan::small(ARENA + PAGE_SIZE, 640, 12, 50) };
+    let mut large = TestSpan::small(ARENA + 2 * PAGE_SIZE, 5 * PAGE_SIZE, 1, 0);
+    (large.npages, large.limit, large.large_type, large.free_index) = (5, large.start + 33_000, TYPES + 0x200, 1);
+    let world = types()
+        .into_iter()
+        .fold(World::new(vec![a, header, large]), |w, (at, words)| w.with(at, &words))
+        .with(SPECIALS, &[0, 100, 2, 0xf, 0x1, 0x2]);
+    let mut clean = world.memory.clone();
+    clean.extend(world.metadata());
+    clean.push((ARENA, TYPES.to_le_bytes().repeat(7 * 1024)));
+
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    for _ in 0..1000 {
+        let mut ranges = clean.clone();
+        for _ in 0..1 + random() % 4 {
+            let i = random() as usize % ranges.len();
+            let bytes = &mut ranges[i].1;
+            let at = random() as usize % bytes.len().max(1);
+            match random() % 3 {
+                _ if bytes.is_empty() => {}
+                0 => bytes[at] ^= 1 << (random() % 8),
+                1 => bytes[at] = random() as u8,
+                _ => bytes.truncate(at),
+            }
+        }
+        let image = Bytes::new(ranges);
+        let Ok(heap) = Heap::read(&image, &layout()) else { continue };
+        let types = TypeMasks::new(&layout(), heap.largest_slot());
+        let mut out = Vec::new();
+        for (id, span) in (0..).map(SpanId).zip(heap.spans()) {
+            for slot in 0..u32::from(span.nelems).min(200) {
+                heap.object_mask_words(&image, &types, id, slot, 0, 4096, &mut out);
+            }
+            assert!(span.slot_of(span.limit - 1) < u32::from(span.nelems) || span.limit == span.start);
+        }
+        let t = heap.totals();
+        assert_eq!(t.allocated_bytes + t.free_bytes + t.overhead_bytes + t.unread_bytes, t.in_use_bytes);
+        let free: u64 = (0..heap.shards().len()).map(|s| heap.free_slots(s as u16).len()).sum();
+        assert_eq!(free, t.free_objects + t.dead_objects);
+    }
+}
+
+#[test]
+fn threads_do_not_matter() {
+    let spans: Vec<TestSpan> =
+        (0..500).map(|i| TestSpan::small(ARENA + (i * 7919 % 500) * PAGE_SIZE, 48, 165, 10)).collect();
+    let world = World::new(spans);
+    let image = world.image();
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        let heap = pool.install(|| Heap::read(&image, &layout())).expect("a heap");
+        heap.spans().iter().map(|s| (s.start, s.slot_base)).collect::<Vec<_>>()
+    };
+    assert_eq!(run(1), run(5));
+    assert!(image.missing().bytes_in(AddrRange { start: Addr(ARENA), len: 1 << 30 }) == 0);
+}
