@@ -9,7 +9,7 @@ use crate::image::{Image, Inputs, Process};
 use crate::incident::Incidents;
 use crate::model::descriptors::Descriptors;
 use crate::model::dwarf::DebugInfo;
-use crate::model::heap::{Heap, RuntimeCounters, TypeMasks};
+use crate::model::heap::{Heap, RuntimeCounters, Shard, SpanId, TypeMasks};
 use crate::model::layout::RuntimeLayout;
 use crate::model::modules::Modules;
 use crate::model::queues::Queues;
@@ -17,9 +17,13 @@ use crate::output::{Outcome, Outputs, RunResult, Target, TextMapping, WalkStats}
 use crate::progress::Progress;
 use crate::roots::{self, Roots, Sources};
 use crate::timing::Phases;
+use crate::traverse::paths::{NO_PARENT, Node};
 use crate::traverse::targets::Resolver;
 use crate::traverse::world::World;
 use crate::traverse::{self, Options, Walked};
+use rayon::prelude::*;
+use roaring::RoaringBitmap;
+use rustc_hash::FxHashMap;
 
 /// Analyzes a core and writes its profile.
 ///
@@ -107,7 +111,7 @@ pub fn model_and_walk(
         let heap = Heap::read(image, &layout)?;
         let masks = TypeMasks::new(&layout, heap.largest_slot());
         let queues = Queues::read(image, &layout);
-        let descriptors = Descriptors;
+        let descriptors = Descriptors::new(&debug.types, &debug.constants)?;
         let counters = heap.counters().clone();
         Ok::<_, Error>((heap, modules, masks, queues, descriptors, counters))
     })?;
@@ -145,6 +149,7 @@ pub fn model_and_walk(
         traverse::walk(&world, resolver, &roots, options, &report)
     });
     incidents.merge(&walked.incidents);
+    incidents.merge(&descriptors.incidents());
     Ok((Model { heap, counters, masks, incidents }, walked, roots))
 }
 
@@ -156,12 +161,8 @@ fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -
         of.fold(Amount::default(), |sum, n| sum + Amount { objects: n.objects, bytes: n.bytes })
     };
     let (typed, sub_objects) = (sum(false), sum(true));
-    let reachable = typed + sub_objects;
     let mut incidents = model.incidents.clone();
-    let unreachable = Amount {
-        objects: heap.allocated_objects.saturating_sub(reachable.objects),
-        bytes: heap.allocated_bytes.saturating_sub(reachable.bytes),
-    };
+    let unreachable = unreachable(&model.heap, &walked.reached);
     let totals = Totals {
         heap_in_use: Amount { objects: heap.allocated_objects + heap.free_objects, bytes: heap.in_use_bytes },
         typed,
@@ -197,12 +198,8 @@ fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -
             bytes: *bytes,
         })
         .collect();
-    let nodes = nodes
-        .iter()
-        .map(|n| PathNode { parent: n.parent, label: n.label.0, own_objects: n.objects, own_bytes: n.bytes })
-        .collect();
     RunResult {
-        tree: PathTree { nodes, labels: walked.labels },
+        tree: path_tree(nodes, walked.labels),
         types,
         totals,
         target: target(process, &model.counters),
@@ -211,6 +208,43 @@ fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -
         incidents,
         partial,
     }
+}
+
+/// Allocated slots that the walk did not mark: counted on their own, so that the books can fail to balance.
+fn unreachable(heap: &Heap, reached: &[RoaringBitmap]) -> Amount {
+    let shards = heap.shards().par_iter().zip(reached);
+    let of_shard = |(shard, reached): (&Shard, &RoaringBitmap)| {
+        let mut sum = Amount::default();
+        for id in shard.spans.clone() {
+            let id = SpanId(id);
+            let span = heap.span(id);
+            let allocated: u64 = heap.alloc_bits(id).iter().map(|w| u64::from(w.count_ones())).sum();
+            let slots = span.slot_base..span.slot_base + u32::from(span.nelems);
+            let objects = allocated.saturating_sub(reached.range_cardinality(slots));
+            sum = sum + Amount { objects, bytes: objects * span.elem_size() };
+        }
+        sum
+    };
+    shards.map(of_shard).reduce(Amount::default, |a, b| a + b)
+}
+
+/// The paths as frames: nodes that differ only in the type behind the same frame become one.
+fn path_tree(nodes: &[Node], labels: Vec<Box<str>>) -> PathTree {
+    let mut merged: Vec<PathNode> = Vec::new();
+    let mut places: Vec<u32> = Vec::with_capacity(nodes.len());
+    let mut known: FxHashMap<(u32, u32), u32> = FxHashMap::default();
+    for node in nodes {
+        // Parents come before their children.
+        let parent = if node.parent == NO_PARENT { NO_PARENT } else { places[node.parent as usize] };
+        let place = *known.entry((parent, node.label.0)).or_insert_with(|| {
+            merged.push(PathNode { parent, label: node.label.0, own_objects: 0, own_bytes: 0 });
+            merged.len() as u32 - 1
+        });
+        merged[place as usize].own_objects += node.objects;
+        merged[place as usize].own_bytes += node.bytes;
+        places.push(place);
+    }
+    PathTree { nodes: merged, labels }
 }
 
 fn target(process: &Process<'_>, counters: &RuntimeCounters) -> Target {

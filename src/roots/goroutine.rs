@@ -424,12 +424,16 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
 
     /// Adds bytes `range` of a stack object as one root: a value of a named variable, or words of its frame.
     fn add_object(
-        &mut self, at: ObjectAt, object: &Object, range: Range<u64>, name: Option<(u32, TypeId, bool)>, conservative: bool,
+        &mut self,
+        at: ObjectAt,
+        object: &Object,
+        range: Range<u64>,
+        name: Option<(u32, TypeId, bool)>,
+        conservative: bool,
     ) {
         let types = &self.shared.sources.debug.types;
-        let holder = name.and_then(|(label, ty, runtime)| {
-            Some(Holder { label, referent: Referent::of(ty, types)?, runtime })
-        });
+        let holder =
+            name.and_then(|(label, ty, runtime)| Some(Holder { label, referent: Referent::of(ty, types)?, runtime }));
         let first = self.batch.store.words.len();
         for i in range.start / 8..range.end.div_ceil(8) {
             let word = self.word(at.addr, i as i64 * 8);

@@ -37,7 +37,13 @@ pub(super) fn pointer_words(ty: TypeId, nwords: usize, types: &TypeTable) -> Bit
 
 /// Calls `each` for the leaves of `ty` at `offset`, in order, as long as they begin before `end`.
 fn visit(
-    ty: TypeId, offset: u64, end: u64, types: &TypeTable, nesting: u32, visits: &mut u32, each: &mut dyn FnMut(Leaf),
+    ty: TypeId,
+    offset: u64,
+    end: u64,
+    types: &TypeTable,
+    nesting: u32,
+    visits: &mut u32,
+    each: &mut dyn FnMut(Leaf),
 ) {
     if *visits == 0 || nesting > MAX_NESTING || offset >= end {
         return;
@@ -102,9 +108,7 @@ pub(super) fn slices(ty: TypeId, nwords: usize, types: &TypeTable) -> Vec<u64> {
 ///
 /// * `is_live`: whether the frame word at a CFA offset is live.
 /// * Pieces that fill the whole value are right as they are; so is one that lies in memory as a whole.
-pub(super) fn place(
-    pieces: &[Piece], ty: TypeId, types: &TypeTable, is_live: impl Fn(i64) -> bool,
-) -> Vec<Piece> {
+pub(super) fn place(pieces: &[Piece], ty: TypeId, types: &TypeTable, is_live: impl Fn(i64) -> bool) -> Vec<Piece> {
     let size = types.get(ty).size;
     let sum = pieces.iter().fold(0u64, |sum, p| sum.saturating_add(p.size));
     if pieces.is_empty() || sum >= size {
@@ -183,7 +187,8 @@ mod tests {
         let slice = add("[]*int", 24, Kind::Slice(pointer));
         let eface = add("interface {}", 16, Kind::Eface);
         let field = |name: &str, offset, ty| Field { name: name.into(), offset, ty };
-        let pair = add("pair", 40, Kind::Struct(vec![field("n", 0, int), field("s", 8, slice), field("p", 32, pointer)]));
+        let pair =
+            add("pair", 40, Kind::Struct(vec![field("n", 0, int), field("s", 8, slice), field("p", 32, pointer)]));
         (types, slice, eface, pair, pointer)
     }
 

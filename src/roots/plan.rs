@@ -119,7 +119,11 @@ pub(super) struct Plan {
 /// * `after`: for a frame at a call, those at its return address. DWARF forgets what is in a register that the call overwrites
 ///   and then names the stack slot.
 pub(super) fn build(
-    code: &FrameCode, maps: Option<&FrameCode>, mode: FrameMode, variables: &[LocalVariable], after: &[LocalVariable],
+    code: &FrameCode,
+    maps: Option<&FrameCode>,
+    mode: FrameMode,
+    variables: &[LocalVariable],
+    after: &[LocalVariable],
     types: &TypeTable,
 ) -> Plan {
     let mut window = Window::new(code, maps, mode);
@@ -173,9 +177,9 @@ fn candidates<'v>(variables: &'v [LocalVariable], types: &TypeTable, window: &Wi
         let owner = |c: &&mut Candidate<'_>| c.name == name && c.variable.function == part.function;
         let place = candidates.iter_mut().filter(owner).min_by_key(|c| c.variable.depth.abs_diff(part.depth));
         match place.and_then(|owner| Some((pieces::part_offset(owner.variable.ty, path, types)?, owner))) {
-            Some((offset, owner)) => owner.parts.extend(part.pieces.iter().filter_map(|p| {
-                Some(Piece { offset: offset.checked_add(p.offset)?, ..*p })
-            })),
+            Some((offset, owner)) => owner
+                .parts
+                .extend(part.pieces.iter().filter_map(|p| Some(Piece { offset: offset.checked_add(p.offset)?, ..*p }))),
             None => {
                 let pieces = part.pieces.clone();
                 candidates.push(Candidate { variable: part, name, pieces, parts: Vec::new(), spill: None });
@@ -360,7 +364,9 @@ impl<'m> Window<'m> {
         match piece.at {
             Location::Cfa(from) => {
                 for i in 0..n {
-                    let Some(offset) = from.checked_add(i as i64 * 8).filter(|o| self.index(*o).is_some()) else { break };
+                    let Some(offset) = from.checked_add(i as i64 * 8).filter(|o| self.index(*o).is_some()) else {
+                        break;
+                    };
                     let (word, source) = (first + i, Source::Frame(offset));
                     // Where the type has no pointer the mask cannot have one: that word is another variable's.
                     if self.is_live(offset) && pointers.get(word) && !live.get(word) {

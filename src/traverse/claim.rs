@@ -107,8 +107,8 @@ pub enum Own {
     Nothing,
     /// Dynamic type number of its allocation type.
     Header(u32),
-    /// Code pointer of a closure; the flag says that its mask is its allocation type's.
-    Closure(u64, bool),
+    /// Code pointer of a closure, and the bytes that its slot has for it.
+    Closure(u64, u32),
     /// First byte of a trie node: 1 for an entry, 2 for an inner node.
     Trie(u32),
 }
@@ -143,8 +143,8 @@ struct Ask {
 enum Question {
     /// Its malloc header, for this many bytes of object.
     Header(u64),
-    /// Its code pointer; the flag as in [`Own::Closure`].
-    Closure(bool),
+    /// Its code pointer; bytes as in [`Own::Closure`].
+    Closure(u32),
     /// Its first byte.
     Trie,
 }
@@ -251,7 +251,7 @@ impl Claim<'_> {
             }
             let question = match self.target.retype {
                 Retype::No => None,
-                Retype::Closure => Some(Question::Closure(false)),
+                Retype::Closure => Some(Question::Closure(elem_size as u32)),
                 Retype::TrieNode(_) => Some(Question::Trie),
             };
             if let Some(question) = question {
@@ -349,7 +349,7 @@ impl Claim<'_> {
         match heap.mask_source(id) {
             MaskSource::Header => {
                 let question = match self.target.retype {
-                    Retype::Closure => Question::Closure(true),
+                    Retype::Closure => Question::Closure((elem_size - 8) as u32),
                     _ => Question::Header(elem_size - 8),
                 };
                 let addr = if matches!(question, Question::Closure(_)) { start + 8 } else { start };
@@ -407,7 +407,7 @@ fn resolve(world: &World<'_>, mut dialog: Dialog, claimed: &mut Claimed, scratch
                 dialog.header(world, key, word, item, size, bytes, claimed);
                 continue;
             }
-            Question::Closure(checked) => Own::Closure(word, checked),
+            Question::Closure(room) => Own::Closure(word, room),
             // `isEntry` is a bool.
             Question::Trie => Own::Trie(if word & 0xff != 0 { 1 } else { 2 }),
         };

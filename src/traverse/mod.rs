@@ -491,11 +491,12 @@ impl Walker<'_, '_, '_> {
             let (program, checked) = match own {
                 Own::Nothing => (target.program, false),
                 Own::Header(number) => self.resolver.header(self.world, number, target.program),
-                Own::Closure(pc, checked) => match self.world.modules.find_func(self.world.image, pc) {
+                Own::Closure(pc, room) => match self.world.modules.find_func(self.world.image, pc) {
                     Some(func) => {
-                        let (program, step) = self.resolver.closure(self.world, &func);
+                        let (program, step) = self.resolver.closure(self.world, &func, room);
                         path = self.paths.child(path, step);
-                        (program, checked)
+                        // Over 512 bytes the mask is the allocation type's, which is not the closure's program.
+                        (program, room > 512)
                     }
                     None => {
                         self.incidents.count("walk.closure_without_function");

@@ -305,7 +305,7 @@ impl Programs {
                 let Some(closure) = closure else { unreachable!("closures are registered before they are compiled") };
                 let mut size = 8;
                 for capture in &closure.captures {
-                    flat.field(capture, 0, 0);
+                    flat.capture(capture);
                     size = size.max(capture.offset.saturating_add(types.get(capture.ty).size));
                 }
                 (size.next_multiple_of(8), format!("func {}", flat.labels.text(closure.function)))
@@ -451,6 +451,21 @@ impl Flatten<'_> {
     fn step(&mut self, name: &str, ty: TypeId) {
         let label = self.labels.intern(&format!("{name}. ({})", self.types.get(ty).name));
         self.chain.push(Step { label, ty });
+    }
+
+    /// A captured variable. One captured by reference (`&x` of type `*T`) is named as the variable that it is: `x. (T)`.
+    fn capture(&mut self, capture: &Field) {
+        match (capture.name.strip_prefix('&'), pointee(self.types, capture.ty)) {
+            (Some(name), Some(elem)) => {
+                self.step(name, elem);
+                self.push(capture.offset, Edge::Pointer, pointer_target(self.types, elem), false);
+                self.chain.pop();
+            }
+            (name, _) => {
+                let name = name.unwrap_or(&capture.name).into();
+                self.field(&Field { name, ..*capture }, 0, 0);
+            }
+        }
     }
 
     fn field(&mut self, field: &Field, base: u64, depth: u32) {

@@ -47,7 +47,7 @@ pub struct Resolver<'a, 'img> {
     debug: &'a DebugInfo<'img>,
     load_bias: u64,
     dynamic: FxHashMap<u32, Option<TypeId>>,
-    closures: FxHashMap<u32, (ProgramId, Step)>,
+    closures: FxHashMap<(u32, u32), (ProgramId, Step)>,
     headers: FxHashMap<(u32, ProgramId), (ProgramId, bool)>,
     /// Soft errors.
     pub incidents: Incidents,
@@ -88,7 +88,7 @@ impl<'a, 'img> Resolver<'a, 'img> {
         }
         let ty = world
             .rtype(number)
-            .and_then(|rtype| world.descriptors.type_of(world.image, world.modules, &mut self.types, rtype));
+            .and_then(|rtype| world.descriptors.type_of(world.image, &world.module_types, &mut self.types, rtype));
         if ty.is_none() {
             self.incidents.count("type.unreadable_descriptor");
         }
@@ -210,28 +210,26 @@ impl<'a, 'img> Resolver<'a, 'img> {
     }
 
     /// The program of a closure by the function that its code pointer is the entry of, and the frame that names it.
-    pub fn closure(&mut self, world: &World<'_>, func: &Func) -> (ProgramId, Step) {
-        if let Some(known) = self.closures.get(&func.index) {
+    ///
+    /// * `room`: bytes of the closure object's slot; a large variable captured by value is told by it.
+    pub fn closure(&mut self, world: &World<'_>, func: &Func, room: u32) -> (ProgramId, Step) {
+        if let Some(known) = self.closures.get(&(func.index, room)) {
             return *known;
         }
         let link_pc = func.entry.wrapping_sub(self.load_bias);
-        let layout = self.debug.closure_layout(link_pc);
+        let layout = self.debug.closure_layout(&self.types, link_pc);
         let name = match (&layout, self.debug.function_name(link_pc)) {
             (Some(layout), _) => layout.function.to_string(),
             (None, Some(name)) => name.to_string(),
             (None, None) => world.modules.func_name(world.image, func).unwrap_or_else(|| "(unnamed function)".into()),
         };
         let label = self.programs.labels.intern(&name);
-        let captures = layout.map(|l| l.captures).unwrap_or_default();
-        let captures = captures
-            .into_iter()
-            // Captured by reference: the variable's address is stored, the variable is meant.
-            .map(|(name, offset, ty)| Field { name: name.trim_start_matches('&').into(), offset, ty })
-            .collect();
+        let captures = layout.map(|l| l.captures_in(&self.types, u64::from(room)).into_owned()).unwrap_or_default();
+        let captures = captures.into_iter().map(|(name, offset, ty)| Field { name, offset, ty }).collect();
         let index = u32::try_from(self.programs.closures.len()).expect("fewer closures than functions");
         self.programs.closures.push(Closure { function: label, captures });
         let known = (self.compile(ProgramKey::Closure(index)), Step { label, ty: NO_TYPE });
-        self.closures.insert(func.index, known);
+        self.closures.insert((func.index, room), known);
         known
     }
 

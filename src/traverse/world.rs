@@ -5,7 +5,7 @@
 
 use crate::address::{Addr, AddrRange};
 use crate::image::Image;
-use crate::model::descriptors::Descriptors;
+use crate::model::descriptors::{Descriptors, ModuleTypes};
 use crate::model::heap::{Heap, TypeMasks};
 use crate::model::modules::Modules;
 use dashmap::DashMap;
@@ -23,6 +23,8 @@ pub struct World<'a> {
     pub modules: &'a Modules,
     /// Runtime type descriptors.
     pub descriptors: &'a Descriptors,
+    /// Where descriptors lie, by module.
+    pub module_types: Vec<ModuleTypes>,
     /// `[types, etypes)` of each module with the number of its first descriptor.
     types: Vec<(AddrRange, u32)>,
     /// itab address to dynamic type number. Read once per itab, not per pointer: workers remember the last one.
@@ -48,6 +50,8 @@ impl<'a> World<'a> {
             types.push((module.types, first));
             first = first.saturating_add(u32::try_from(module.types.len / 8).unwrap_or(u32::MAX));
         }
+        let module_types =
+            modules.list.iter().map(|m| ModuleTypes { types: m.types.start, etypes: m.types.end() }).collect();
         let ranges = || modules.list.iter().flat_map(|m| [m.data, m.bss]).filter(|r| r.len > 0);
         let low = ranges().map(|r| r.start.0).min().unwrap_or(u64::MAX);
         let high = ranges().map(|r| r.end().0).max().unwrap_or(0);
@@ -59,6 +63,7 @@ impl<'a> World<'a> {
             masks,
             modules,
             descriptors,
+            module_types,
             types,
             itabs: DashMap::default(),
             segments: (low, high),

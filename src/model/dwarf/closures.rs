@@ -22,18 +22,20 @@ impl DebugInfo<'_> {
     /// The layout of the closure object whose code starts at `entry_link_pc`: captured variables by offset. None if no function
     /// starts there; without captures if the function is no closure, captures nothing, or was compiled before Go 1.23. Optimised
     /// bodies leave out captures that they do not use.
+    ///
+    /// * `types`: the table of this debug information, extended or not.
     #[must_use]
-    pub fn closure_layout(&self, entry_link_pc: u64) -> Option<ClosureLayout> {
+    pub fn closure_layout(&self, types: &TypeTable, entry_link_pc: u64) -> Option<ClosureLayout> {
         let function = self.function_at(entry_link_pc).filter(|function| function.low_pc == entry_link_pc)?;
         let function_name = text(self.function_name_of(function.die)?);
         let mut captures = self.read_captures(function).unwrap_or_default();
         captures.sort_by_key(|(_, offset, _)| *offset);
         captures.dedup_by_key(|(_, offset, _)| *offset);
-        let last_by_value = captures.last().and_then(|last| value_type(&self.types, last));
+        let last_by_value = captures.last().and_then(|last| value_type(types, last));
         for i in 1..captures.len() {
             let room = captures[i].1 - captures[i - 1].1;
-            if let Some(ty) = value_type(&self.types, &captures[i - 1])
-                && self.types.get(ty).size <= room
+            if let Some(ty) = value_type(types, &captures[i - 1])
+                && types.get(ty).size <= room
             {
                 let (name, _, type_here) = &mut captures[i - 1];
                 *type_here = ty;

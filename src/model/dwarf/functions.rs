@@ -6,6 +6,7 @@
 use super::build::text;
 use super::die::{Die, LocationAttr, Unit, read_die};
 use super::location::{evaluate, narrow};
+use super::parts::{self, Found, split};
 use super::scan::FunctionEntry;
 use super::{DebugInfo, LocalVariable, Piece};
 use crate::model::types::TypeId;
@@ -32,6 +33,8 @@ struct Scope<'s> {
 /// What a variable's DIE and its abstract origin say together.
 pub(super) struct Variable<'s> {
     pub(super) name: &'s [u8],
+    /// `.ptr` if this is only that part of it.
+    part: &'s [u8],
     pub(super) ty: TypeId,
     dict_index: Option<u64>,
     is_param: bool,
@@ -98,7 +101,7 @@ impl DebugInfo<'_> {
         let mut entries = header.entries_raw(&unit.abbrevs, Some(UnitOffset(function.die - unit.offset))).ok()?;
         let mut budget = LIST_BUDGET;
         let mut scopes: Vec<Scope<'_>> = Vec::new();
-        let mut found: Vec<(bool, u64, LocalVariable)> = Vec::new();
+        let mut found: Vec<Found<'_>> = Vec::new();
         while let Ok(abbrev) = entries.read_abbreviation() {
             let Some(abbrev) = abbrev else {
                 scopes.pop();
@@ -126,10 +129,10 @@ impl DebugInfo<'_> {
                 && let Some(variable) = self.resolve_variable(die)
             {
                 let pieces = self.pieces(unit, die, &variable, pc, &mut budget);
-                found.push((
-                    !variable.is_param,
-                    variable.decl_line,
-                    LocalVariable {
+                found.push(Found {
+                    decl_line: variable.decl_line,
+                    part: variable.part,
+                    variable: LocalVariable {
                         function: text(name),
                         name: text(variable.name),
                         ty: variable.ty,
@@ -138,7 +141,7 @@ impl DebugInfo<'_> {
                         depth,
                         pieces,
                     },
-                ));
+                });
             }
             if abbrev.has_children() {
                 if scopes.len() >= MAX_SCOPES {
@@ -154,11 +157,7 @@ impl DebugInfo<'_> {
                 break;
             }
         }
-        // Stable: scopes at one depth keep the order of their DIEs.
-        found.sort_by_key(|(is_local, decl_line, variable)| {
-            (variable.depth, *is_local, if *is_local { *decl_line } else { 0 })
-        });
-        Some(found.into_iter().map(|(_, _, variable)| variable).collect())
+        Some(parts::join(found, &self.types))
     }
 
     fn open_scope<'s>(
@@ -246,8 +245,8 @@ impl DebugInfo<'_> {
             origin = from.origin;
         }
         let (ty, dict_index) = self.resolve_type(ty)?;
-        let name = whole_name(name);
-        (!name.is_empty()).then_some(Variable { name, ty, dict_index, is_param, decl_line })
+        let (name, part) = split(name);
+        (!name.is_empty()).then_some(Variable { name, part, ty, dict_index, is_param, decl_line })
     }
 
     /// The type DIE at `at`, or what a function's own typedef `.paramN` there stands for, with N.
@@ -262,14 +261,5 @@ impl DebugInfo<'_> {
             at = die.ty;
         }
         None
-    }
-}
-
-/// The compiler gives parts of a variable that it moves to the stack their own entries, `s.ptr` and `s.len` for a string `s`, with the
-/// part's type. No name in Go's source has a dot, and its own special names (`.dict`) start with one.
-fn whole_name(name: &[u8]) -> &[u8] {
-    match name.iter().position(|b| *b == b'.') {
-        Some(dot) if dot > 0 => &name[..dot],
-        _ => name,
     }
 }

@@ -3,7 +3,7 @@
 //! All addresses here are link-time addresses of the executable; the caller adds the load bias.
 //!
 //! `sections` decompresses, `die` reads units and single DIEs, `scan` visits every DIE of a unit once, `build` turns type DIEs into
-//! the table. What lies inside functions is read when asked for, by `functions`, `closures` and `location`: a dump has goroutines at a few
+//! the table. What lies inside functions is read when asked for, by `functions`, `parts`, `closures` and `location`: a dump has goroutines at a few
 //! hundred PCs, a program has a hundred thousand functions.
 
 mod build;
@@ -11,6 +11,7 @@ mod closures;
 mod die;
 mod functions;
 mod location;
+mod parts;
 mod scan;
 mod sections;
 #[cfg(test)]

@@ -25,7 +25,7 @@ fn exercise(bytes: &[u8]) {
         let _ = info.function_name(f.low_pc);
         let _ = info.variables_at(f.low_pc);
         let _ = info.variables_at(f.low_pc / 2 + f.high_pc / 2);
-        let _ = info.closure_layout(f.low_pc);
+        let _ = info.closure_layout(&info.types, f.low_pc);
     }
 }
 

@@ -126,7 +126,7 @@ fn closures_list_their_captures() {
     each(|program, info| {
         let layout = |name: &str| {
             let (entry, _) = function(info, name)?;
-            let layout = info.closure_layout(entry).unwrap();
+            let layout = info.closure_layout(&info.types, entry).unwrap();
             assert_eq!(&*layout.function, name);
             let capture = |c: &(Box<str>, u64, _)| format!("{} {} {}", c.0, c.1, info.types.get(c.2).name);
             Some(layout.captures_in(&info.types, 64).iter().map(capture).collect::<Vec<_>>())
@@ -144,8 +144,8 @@ fn closures_list_their_captures() {
         assert_eq!(captures[1], "w 16 []go.shape.*uint8");
         assert!(layout("main.sink").unwrap().is_empty());
         let (entry, _) = function(info, "main.block").unwrap();
-        assert_eq!(info.closure_layout(entry + 1), None);
-        assert_eq!(info.closure_layout(0), None);
+        assert_eq!(info.closure_layout(&info.types, entry + 1), None);
+        assert_eq!(info.closure_layout(&info.types, 0), None);
     });
 }
 
