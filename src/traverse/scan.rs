@@ -435,6 +435,10 @@ impl Flatten<'_> {
             Kind::Struct(fields) => {
                 if let Some((field, elem)) = atomic_pointer(types, &t.name, fields) {
                     self.step(&field.name, field.ty);
+                    // Folding goes by what is pointed to: every `atomic.Pointer` has this label.
+                    if let Some(step) = self.chain.last_mut() {
+                        step.ty = elem;
+                    }
                     self.push(offset.saturating_add(field.offset), Edge::Pointer, pointer_target(types, elem), false);
                     self.chain.pop();
                 } else if &*t.name == "sync.Pool" {
@@ -646,17 +650,6 @@ fn pointer_target(types: &TypeTable, elem: TypeId) -> ProgramKey {
 /// `internal/sync.node[..]`, `internal/concurrent.node[..]`: one byte that says which larger struct it starts.
 fn is_trie_node(name: &str) -> bool {
     name.starts_with("internal/sync.node[") || name.starts_with("internal/concurrent.node[")
-}
-
-/// The types that a trie node may be: (entry, inner node).
-#[must_use]
-pub fn trie_types(types: &TypeTable, node: TypeId) -> (Option<TypeId>, Option<TypeId>) {
-    let name = &types.get(node).name;
-    let sibling = |kind: &str| {
-        let (package, args) = name.split_once(".node[")?;
-        types.find(&format!("{package}.{kind}[{args}"))
-    };
-    (sibling("entry"), sibling("indirect"))
 }
 
 /// `sync/atomic.Pointer[T]`: the word is an `unsafe.Pointer`, T is known from the zero-length field.

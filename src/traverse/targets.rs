@@ -1,6 +1,7 @@
 //! What an edge leads to, decided once per (edge, dynamic type) of a wave instead of once per pointer.
 
-use super::scan::{Closure, NO_TYPE, ProgramId, ProgramKey, Programs, Step, trie_types};
+use super::library;
+use super::scan::{Closure, NO_TYPE, ProgramId, ProgramKey, Programs, Step};
 use super::world::World;
 use crate::incident::Incidents;
 use crate::model::dwarf::DebugInfo;
@@ -225,7 +226,10 @@ impl<'a, 'img> Resolver<'a, 'img> {
         };
         let label = self.programs.labels.intern(&name);
         let captures = layout.map(|l| l.captures_in(&self.types, u64::from(room)).into_owned()).unwrap_or_default();
-        let captures = captures.into_iter().map(|(name, offset, ty)| Field { name, offset, ty }).collect();
+        let mut captures: Vec<_> = captures.into_iter().map(|(name, offset, ty)| Field { name, offset, ty }).collect();
+        if captures.is_empty() {
+            captures.extend(library::method_value_receiver(&self.types, &name));
+        }
         let index = u32::try_from(self.programs.closures.len()).expect("fewer closures than functions");
         self.programs.closures.push(Closure { function: label, captures });
         let known = (self.compile(ProgramKey::Closure(index)), Step { label, ty: NO_TYPE });
@@ -235,10 +239,8 @@ impl<'a, 'img> Resolver<'a, 'img> {
 
     /// The program of a trie node: 1 is an entry, 2 an inner node.
     pub fn trie_node(&mut self, node: TypeId, kind: u32) -> ProgramId {
-        let (entry, indirect) = trie_types(&self.types, node);
-        match if kind == 1 { entry } else { indirect } {
-            Some(ty) => self.compile(ProgramKey::Value(ty)),
-            None => self.compile(ProgramKey::Untyped),
-        }
+        let ty =
+            if kind == 1 { library::trie_entry(&mut self.types, node) } else { library::trie_inner(&self.types, node) };
+        self.compile(ty.map_or(ProgramKey::Untyped, ProgramKey::Value))
     }
 }

@@ -34,8 +34,6 @@ pub(super) struct Unit {
     /// `DW_AT_low_pc`: what lists are relative to.
     pub(super) low_pc: u64,
     pub(super) addr_base: DebugAddrBase,
-    /// Compiled without `-N`.
-    pub(super) optimised: bool,
 }
 
 impl Unit {
@@ -79,7 +77,6 @@ pub(super) fn read_units(sections: &Sections<'_>, incidents: &mut Incidents) -> 
             abbrevs,
             low_pc: 0,
             addr_base: DebugAddrBase(0),
-            optimised: true,
         };
         match read_root(sections, &header, &mut unit) {
             Ok(true) => units.push(unit),
@@ -121,11 +118,6 @@ fn read_root(sections: &Sections<'_>, header: &UnitHeader<Slice<'_>>, unit: &mut
         match attr.name() {
             dw::DW_AT_language => is_go = attr.udata_value() == Some(u64::from(dw::DW_LANG_Go.0)),
             dw::DW_AT_low_pc => low_pc = attr.raw_value(),
-            // `Go cmd/compile go1.27.3; -N -l regabi`
-            dw::DW_AT_producer => {
-                let producer = string(sections, attr.raw_value());
-                unit.optimised = !producer.split(|b| *b == b' ').any(|flag| flag == b"-N");
-            }
             dw::DW_AT_addr_base => unit.addr_base = DebugAddrBase(attr.offset_value().unwrap_or(0)),
             _ => {}
         }

@@ -5,7 +5,7 @@
 
 use super::build::text;
 use super::die::{Die, LocationAttr, Unit, read_die};
-use super::location::{evaluate, narrow};
+use super::location::evaluate;
 use super::parts::{self, Found, split};
 use super::scan::FunctionEntry;
 use super::{DebugInfo, LocalVariable, Piece};
@@ -214,11 +214,8 @@ impl DebugInfo<'_> {
         };
         while let Ok(Some(entry)) = entries.next() {
             if entry.range.begin <= pc && pc < entry.range.end {
-                let mut pieces = evaluate(entry.data.0, encoding, size);
-                if unit.optimised {
-                    narrow(&mut pieces, &self.types, variable.ty);
-                }
-                return pieces;
+                // A lone place of a variable in several words may be one word's: the stack maps tell (`roots::plan`).
+                return evaluate(entry.data.0, encoding, size);
             }
             if *budget == 0 {
                 break;

@@ -2,14 +2,10 @@
 
 use super::sections::Slice;
 use super::{Location, Piece};
-use crate::model::types::{Kind, TypeId, TypeTable};
 use gimli::{Encoding, Expression, Operation};
 
 /// Pieces of one variable; Go decomposes at most a few words.
 const MAX_PIECES: usize = 64;
-
-/// Larger values are never taken apart (`ssa.MaxStruct` fields of a word each, with room).
-const MAX_TAKEN_APART: u64 = 128;
 
 /// Where the `size` bytes of a variable lie according to the expression `bytes`. Empty if nowhere.
 pub(super) fn evaluate(bytes: Slice<'_>, encoding: Encoding, size: u64) -> Vec<Piece> {
@@ -46,49 +42,6 @@ pub(super) fn evaluate(bytes: Slice<'_>, encoding: Encoding, size: u64) -> Vec<P
         pieces.clear();
     }
     pieces
-}
-
-/// Corrects the place of a variable that an optimised function's location list gives without pieces.
-///
-/// The compiler takes strings, slices, interfaces and small structs apart and writes pieces only if more than one part has a place
-/// (`ssa.(*debugState).buildLocationList`): a lone `DW_OP_fbreg` is some one word of the variable, and it does not say which. Only
-/// its pointer matters here; if the variable has just one, that is it, else nothing is known.
-pub(super) fn narrow(pieces: &mut Vec<Piece>, types: &TypeTable, ty: TypeId) {
-    let [Piece { size, at: Location::Cfa(_) | Location::Register(_), .. }] = pieces[..] else { return };
-    if !(9..=MAX_TAKEN_APART).contains(&size) || size != types.get(ty).size {
-        return;
-    }
-    let mut pointers = Vec::new();
-    pointer_words(types, ty, 0, &mut pointers);
-    match pointers[..] {
-        [offset] => pieces[0] = Piece { offset, size: 8, at: pieces[0].at },
-        _ => pieces.clear(),
-    }
-}
-
-/// Offsets of the words of a value that may point into the heap: at most two are looked for. An interface's first word points to its
-/// type, which is no heap object.
-fn pointer_words(types: &TypeTable, ty: TypeId, at: u64, found: &mut Vec<u64>) {
-    if found.len() > 1 || types.get(ty).size == 0 {
-        return;
-    }
-    match &types.get(ty).kind {
-        Kind::Scalar | Kind::Opaque => {}
-        Kind::Eface | Kind::Iface => found.push(at + 8),
-        Kind::Array(elem, len) => {
-            // Elements are alike: two decide.
-            for i in 0..(*len).min(2) {
-                pointer_words(types, *elem, at + i * types.get(*elem).size, found);
-            }
-        }
-        // `TypeTable::check_from` bounds depth and, by the size, the number of non-empty parts.
-        Kind::Struct(fields) => {
-            for field in fields.iter().take(MAX_PIECES) {
-                pointer_words(types, field.ty, at + field.offset, found);
-            }
-        }
-        _ => found.push(at),
-    }
 }
 
 /// One operation on the place found so far. The frame base of Go's functions is always the CFA.
@@ -156,30 +109,5 @@ mod tests {
         ] {
             assert_eq!(run(bytes, 16), [], "{bytes:x?}");
         }
-    }
-
-    #[test]
-    fn a_lone_part_is_the_pointer() {
-        let mut types = TypeTable::default();
-        let mut push = |size, kind| types.push(Type { name: "t".into(), size, kind, rtype_offset: 0 });
-        let field = |offset, ty| Field { name: "f".into(), offset, ty };
-        let int = push(8, Kind::Scalar);
-        let string = push(16, Kind::String);
-        let eface = push(16, Kind::Eface);
-        let one = push(24, Kind::Struct(vec![field(0, int), field(8, string)]));
-        let two = push(32, Kind::Struct(vec![field(0, string), field(16, eface)]));
-        let narrowed = |ty, at| {
-            let mut pieces = vec![Piece { offset: 0, size: types.get(ty).size, at }];
-            narrow(&mut pieces, &types, ty);
-            pieces
-        };
-        let at = Location::Cfa(-40);
-        assert_eq!(narrowed(string, at), [Piece { offset: 0, size: 8, at }]);
-        assert_eq!(narrowed(eface, at), [Piece { offset: 8, size: 8, at }]);
-        assert_eq!(narrowed(one, at), [Piece { offset: 8, size: 8, at }]);
-        assert_eq!(narrowed(two, at), []);
-        // An escaped variable lies whole behind its address.
-        assert_eq!(narrowed(two, Location::CfaDeref(8)).len(), 1);
-        assert_eq!(narrowed(int, at), [Piece { offset: 0, size: 8, at }]);
     }
 }

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unique"
 	"weak"
 
 	"goref.test/fixtures/truth"
@@ -23,8 +22,6 @@ type Node struct {
 
 // Pooled is 2048 bytes without pointers.
 type Pooled [256]uint64
-
-type Key struct{ A, B string }
 
 type ctxKey struct{}
 
@@ -46,10 +43,6 @@ var (
 	WeakTarget *Node
 	// The target is gone: the handle holds 0.
 	WeakDead weak.Pointer[Node]
-	//goref:expect prefix="$P.Unique" min_count=1
-	Unique unique.Handle[string]
-	//goref:expect prefix="$P.UniqueStruct" min_count=1
-	UniqueStruct unique.Handle[Key]
 	//goref:expect path="$P.Builder -> buf. ([]uint8)" count=1 bytes=112
 	Builder strings.Builder
 	//goref:expect prefix="$P.List" count=21 bytes=848
@@ -85,6 +78,7 @@ func (failure) Error() string { return "failure" }
 func fill(s string, n int) string { return strings.Repeat(s, n) }
 
 func Build() {
+	buildUnique()
 	AtomicPointer.Store(&Node{P: new(V)})
 	AtomicValue.Store(&Node{P: new(V)})
 	for i := range 100 {
@@ -94,8 +88,6 @@ func Build() {
 	WeakTarget = &Node{n: 1}
 	Weak = weak.Make(WeakTarget)
 	WeakDead = weak.Make(&Node{n: 2})
-	Unique = unique.Make(fill("u", 100))
-	UniqueStruct = unique.Make(Key{fill("a", 50), fill("b", 60)})
 	Builder.Grow(100)
 	Builder.WriteString(fill("b", 90))
 	List = list.New()
