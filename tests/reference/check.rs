@@ -1,8 +1,9 @@
 //! The tests: every fixture core against the reference walkers.
 
+use super::dump::Dump;
 use super::heap::Memory;
-use super::masked;
 use super::sets::{self, describe};
+use super::{masked, typed};
 use crate::harness::corefile::{CoreFile, core_of};
 use crate::harness::program::Mode;
 use crate::harness::required;
@@ -12,7 +13,7 @@ use goref_fast::image::{Image, Inputs, Process};
 use goref_fast::pipeline::model_and_walk;
 use goref_fast::progress::Progress;
 use goref_fast::timing::Phases;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 /// How many objects of a difference are described.
@@ -95,5 +96,44 @@ fn check(name: &str, file: &CoreFile) {
             wrong.push(format!("types {types}: paths hold {paths:?}, marks ({}, {bytes})", product.len()));
         }
     }
+    wrong.extend(paths(&process, &config(&file.exe, &file.core)));
     assert!(wrong.is_empty(), "{name}:\n{}", wrong.join("\n"));
+}
+
+/// How the product's paths differ from those of the typed reference.
+fn paths(process: &Process<'_>, config: &Config) -> Vec<String> {
+    let mut dump = Dump::read(process);
+    let (reference, _) = typed::walk(&mut dump, config.max_depth, config.fold);
+    let (_, walked, _) =
+        model_and_walk(process, &process.image, config, &Progress::silent(), &mut Phases::default()).expect("walk");
+    let nodes = walked.paths.nodes();
+    let mut product: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for node in nodes.iter().filter(|n| n.objects > 0) {
+        let mut frames = Vec::new();
+        let mut at = Some(node);
+        while let Some(node) = at {
+            frames.push(&*walked.labels[node.label.0 as usize]);
+            at = nodes.get(node.parent as usize);
+        }
+        frames.reverse();
+        let sum = product.entry(frames.join("\n")).or_default();
+        sum.0 += node.objects;
+        sum.1 += node.bytes;
+    }
+    let all: std::collections::BTreeSet<_> = product.keys().chain(reference.keys()).collect();
+    let of = |map: &BTreeMap<String, (u64, u64)>, path: &str| map.get(path).copied().unwrap_or_default();
+    let differ = all.into_iter().filter(|path| of(&product, path) != of(&reference, path));
+    let differ: Vec<_> = differ
+        .map(|path| {
+            let (p, r) = (of(&product, path), of(&reference, path));
+            format!("product {p:?}, reference {r:?}: {}", path.replace('\n', " -> "))
+        })
+        .collect();
+    match differ.len() {
+        0 => differ,
+        n => [format!("{n} of {} paths differ:", reference.len())]
+            .into_iter()
+            .chain(differ.into_iter().take(40))
+            .collect(),
+    }
 }

@@ -5,6 +5,10 @@
 //! * the copying image: the result must not depend on borrowing from the core.
 
 mod check;
+mod dump;
 mod heap;
 mod masked;
+mod paths;
 mod sets;
+mod typed;
+mod values;
