@@ -7,6 +7,7 @@
 //! * [`shapes`]: generated heaps of `perf/gen`: totals of a million mixed objects, lists, self-referring types.
 //! * [`crash`]: cores that the kernel wrote.
 //! * [`sample`]: the bundled sample of `testdata/sample`; needs neither Go nor a network.
+//! * [`reference`]: a naive walker that shares no code with `src/traverse`: the same objects, paths and totals.
 //! * [`bad_input`]: damaged, truncated and mismatched input: an exit status, never a signal.
 //!
 //! A test that lacks a tool (network, gdb) says so and passes; `GOREF_REQUIRE_ALL=1` turns that into a failure. Environment:
@@ -20,5 +21,6 @@ mod bad_input;
 mod crash;
 mod fixtures;
 mod harness;
+mod reference;
 mod sample;
 mod shapes;

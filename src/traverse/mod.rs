@@ -10,7 +10,7 @@ pub mod claim;
 pub mod expand;
 pub mod frontier;
 pub mod labels;
-mod library;
+pub mod library;
 pub mod paths;
 pub mod scan;
 mod statics;
