@@ -248,7 +248,7 @@ fn unreachable(heap: &Heap, reached: &[RoaringBitmap]) -> Amount {
             let allocated: u64 = heap.alloc_bits(id).iter().map(|w| u64::from(w.count_ones())).sum();
             let slots = span.slot_base..span.slot_base + u32::from(span.nelems);
             let objects = allocated.saturating_sub(reached.range_cardinality(slots));
-            sum = sum + Amount { objects, bytes: objects * span.elem_size() };
+            sum += Amount { objects, bytes: objects * span.elem_size() };
         }
         sum
     };

@@ -190,7 +190,7 @@ impl Pool {
     /// Appends a word; `pointer` sets its bit.
     pub fn push(&mut self, word: u64, pointer: bool) {
         let i = self.words();
-        if i % 64 == 0 {
+        if i.is_multiple_of(64) {
             self.mask.push(0);
         }
         self.mask[i / 64] |= u64::from(pointer) << (i % 64);
@@ -553,17 +553,17 @@ impl Emit<'_> {
         }
         out.candidates += 1;
         let mut number = 0;
-        if interface && self.program.key == ProgramKey::Masked {
-            if let Some(word) = at.checked_sub(8).and_then(|at| word_at(bytes, at)) {
-                if word != 0 {
-                    if last_itab.0 != word {
-                        let direct = self.wave.world.type_number(word);
-                        let number = if direct != 0 { direct } else { self.wave.world.itab_number_if_static(word) };
-                        *last_itab = (word, number);
-                    }
-                    number = last_itab.1;
-                }
+        if interface
+            && self.program.key == ProgramKey::Masked
+            && let Some(word) = at.checked_sub(8).and_then(|at| word_at(bytes, at))
+            && word != 0
+        {
+            if last_itab.0 != word {
+                let direct = self.wave.world.type_number(word);
+                let number = if direct != 0 { direct } else { self.wave.world.itab_number_if_static(word) };
+                *last_itab = (word, number);
             }
+            number = last_itab.1;
         }
         dynamic.push((number, value));
     }

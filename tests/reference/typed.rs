@@ -350,7 +350,7 @@ impl Walker<'_, '_, '_> {
                 found.push((0, at, Word { offset: at, place, steps, repeat, leads, storage: false }));
             }
         } else {
-            let count = if size == 0 { 1 } else { item.count.min(len / size).max(1) };
+            let count = len.checked_div(size).map_or(1, |room| item.count.min(room).max(1));
             for e in 0..count {
                 let read = |at: u64| word(e * size + at);
                 let words = Reader::new(self.dump, &read, &mut self.pointery).read(what);
