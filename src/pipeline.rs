@@ -1,6 +1,6 @@
 //! The one file that knows every stage: calls them in order, times them, and hands the result to the outputs.
 
-use crate::address::{Addr, AddrRange};
+use crate::address::{Addr, AddrRange, WORD};
 use crate::aggregate::{Amount, PathNode, PathTree, Totals, TypeTotal};
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
@@ -9,11 +9,11 @@ use crate::image::{Image, Inputs, Process};
 use crate::incident::Incidents;
 use crate::model::descriptors::Descriptors;
 use crate::model::dwarf::DebugInfo;
-use crate::model::heap::{Heap, RuntimeCounters, Shard, SpanId, TypeMasks};
+use crate::model::heap::{Heap, HeapTotals, RuntimeCounters, Shard, SpanId, TypeMasks};
 use crate::model::layout::RuntimeLayout;
 use crate::model::modules::Modules;
 use crate::model::queues::Queues;
-use crate::output::{Outcome, Outputs, RunResult, Target, TextMapping, WalkStats};
+use crate::output::{ConservativeHold, Outcome, Outputs, RunResult, Target, TextMapping, WalkStats};
 use crate::progress::Progress;
 use crate::roots::{self, Roots, Sources};
 use crate::timing::Phases;
@@ -23,7 +23,7 @@ use crate::traverse::world::World;
 use crate::traverse::{self, Options, Walked};
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Analyzes a core and writes its profile.
 ///
@@ -174,21 +174,14 @@ fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -
         conservative: Amount { objects: walked.stats.conservative_objects, bytes: walked.stats.conservative_bytes },
     };
     incidents.add("paths.over_budget", walked.stats.over_budget);
-    let mut partial = Vec::new();
-    if heap.missing_bytes > 0 {
-        let share = 100.0 * heap.missing_bytes as f64 / heap.in_use_bytes.max(1) as f64;
-        partial.push(format!(
-            "the core lacks {} bytes of the heap's pages ({share:.1} % of the heap in use): objects there are counted where a \
-             pointer to them was found, but what only they refer to is missing; take the core again with room for all of it",
-            heap.missing_bytes
-        ));
-    }
+    let partial = partial(process.image.missing().bytes(), heap, &incidents);
     let walk = WalkStats {
         levels: walked.stats.levels,
         candidates: walked.stats.candidates,
         path_nodes: nodes.len() as u64,
         conservative_roots: roots.roots.iter().filter(|r| r.conservative).count() as u64,
     };
+    let conservative_holds = conservative_holds(&model.heap, &walked.conservative, roots);
     let types = walked
         .types
         .iter()
@@ -206,8 +199,61 @@ fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -
         walk,
         phases: Phases::default(),
         incidents,
+        conservative_holds,
         partial,
     }
+}
+
+/// What makes the result partial, beyond what the totals show.
+fn partial(missing: u64, heap: &HeapTotals, incidents: &Incidents) -> Vec<String> {
+    let mut partial = Vec::new();
+    if heap.missing_bytes > 0 {
+        let share = 100.0 * heap.missing_bytes as f64 / heap.in_use_bytes.max(1) as f64;
+        partial.push(format!(
+            "the core lacks {} bytes of the heap's pages ({share:.1} % of the heap in use): objects there are counted where a \
+             pointer to them was found, but what only they refer to is missing; take the core again with room for all of it",
+            heap.missing_bytes
+        ));
+    } else if missing > 0 {
+        partial.push(format!(
+            "the core lacks {missing} bytes of the process's memory, none of them (0 %) in the heap: what only they refer to is \
+             missing; take the core again with room for all of it"
+        ));
+    }
+    let causes: Vec<String> = incidents.losses().map(|(cause, n)| format!("{cause}: {n}")).collect();
+    if !causes.is_empty() {
+        partial.push(format!(
+            "some structures of the process are damaged or not in the core ({}): what only they refer to is missing from the \
+             profile or counted as unreachable; take the core again if the process still runs",
+            causes.join(", ")
+        ));
+    }
+    partial
+}
+
+/// The conservative words that point to objects which nothing else holds, each such object once.
+fn conservative_holds(heap: &Heap, only: &[RoaringBitmap], roots: &Roots) -> Vec<ConservativeHold> {
+    let mut seen = FxHashSet::default();
+    let mut holds = Vec::new();
+    for root in roots.roots.iter().filter(|r| r.conservative) {
+        for i in (0..root.nwords).filter(|i| roots.is_pointer(root, *i)) {
+            let word = roots.values(root)[i as usize];
+            let Some((id, slot)) = heap.find_object(word) else { continue };
+            let span = heap.span(id);
+            let held = only.get(usize::from(span.shard())).is_some_and(|o| o.contains(span.slot_base + slot));
+            if held && seen.insert((id, slot)) {
+                let at = root.addr.add(u64::from(i) * WORD);
+                holds.push(ConservativeHold {
+                    slot: if root.addr.is_null() { 0 } else { at.0 },
+                    goid: root.goid,
+                    frame: roots.labels.frames(root.label).join(" -> "),
+                    object: heap.slot_addr(id, slot),
+                    bytes: span.elem_size(),
+                });
+            }
+        }
+    }
+    holds
 }
 
 /// Allocated slots that the walk did not mark: counted on their own, so that the books can fail to balance.
@@ -221,7 +267,7 @@ fn unreachable(heap: &Heap, reached: &[RoaringBitmap]) -> Amount {
             let allocated: u64 = heap.alloc_bits(id).iter().map(|w| u64::from(w.count_ones())).sum();
             let slots = span.slot_base..span.slot_base + u32::from(span.nelems);
             let objects = allocated.saturating_sub(reached.range_cardinality(slots));
-            sum = sum + Amount { objects, bytes: objects * span.elem_size() };
+            sum += Amount { objects, bytes: objects * span.elem_size() };
         }
         sum
     };

@@ -5,9 +5,9 @@
 //! one value: a package variable, a local variable, a run of words that nothing names. Values are copied because they lie in
 //! registers, in several frame slots, or in stack memory that nobody else looks at; so the walk needs no knowledge of stacks.
 //!
-//! [`globals`] covers the modules' segments, [`plan`] names the slots of a frame once per PC ([`pieces`] repairs
-//! what DWARF says about split variables), [`stacks`] applies plans to
-//! goroutines in parallel, [`specials`] adds what hangs off spans and queues, [`labels`] holds names and call chains.
+//! `globals` covers the modules' segments, `plan` names the slots of a frame once per PC (`pieces` repairs what DWARF says about
+//! split variables), `stacks` applies plans to goroutines in parallel, `specials` adds what hangs off spans and queues, `labels`
+//! holds names and call chains.
 
 mod globals;
 mod goroutine;

@@ -41,6 +41,22 @@ pub struct Segment {
     pub runs: Vec<Run>,
 }
 
+/// Candidates that a segment keeps room for between waves. A level is expanded in address order, so a wave's candidates crowd in a
+/// few shards, and other ones each time: without a bound every segment would in the end hold room for a whole wave.
+const KEPT_CANDIDATES: usize = 1 << 14;
+
+impl Segment {
+    fn clear(&mut self) {
+        if self.addrs.capacity() > KEPT_CANDIDATES {
+            *self = Self::default();
+            return;
+        }
+        self.addrs.clear();
+        self.counts.clear();
+        self.runs.clear();
+    }
+}
+
 /// A candidate in data or bss, where no heap object is: rare.
 #[derive(Copy, Clone, Debug)]
 pub struct StaticCandidate {
@@ -109,10 +125,7 @@ impl Output {
     /// Empties what the last wave left, keeping the memory. Costs what the wave touched.
     pub fn clear(&mut self) {
         for shard in self.touched.drain(..) {
-            let segment = &mut self.segments[usize::from(shard)];
-            segment.addrs.clear();
-            segment.counts.clear();
-            segment.runs.clear();
+            self.segments[usize::from(shard)].clear();
         }
         self.statics.clear();
         self.opens.clear();
@@ -189,7 +202,7 @@ impl Pool {
     /// Appends a word; `pointer` sets its bit.
     pub fn push(&mut self, word: u64, pointer: bool) {
         let i = self.words();
-        if i % 64 == 0 {
+        if i.is_multiple_of(64) {
             self.mask.push(0);
         }
         self.mask[i / 64] |= u64::from(pointer) << (i % 64);
@@ -552,17 +565,17 @@ impl Emit<'_> {
         }
         out.candidates += 1;
         let mut number = 0;
-        if interface && self.program.key == ProgramKey::Masked {
-            if let Some(word) = at.checked_sub(8).and_then(|at| word_at(bytes, at)) {
-                if word != 0 {
-                    if last_itab.0 != word {
-                        let direct = self.wave.world.type_number(word);
-                        let number = if direct != 0 { direct } else { self.wave.world.itab_number_if_static(word) };
-                        *last_itab = (word, number);
-                    }
-                    number = last_itab.1;
-                }
+        if interface
+            && self.program.key == ProgramKey::Masked
+            && let Some(word) = at.checked_sub(8).and_then(|at| word_at(bytes, at))
+            && word != 0
+        {
+            if last_itab.0 != word {
+                let direct = self.wave.world.type_number(word);
+                let number = if direct != 0 { direct } else { self.wave.world.itab_number_if_static(word) };
+                *last_itab = (word, number);
             }
+            number = last_itab.1;
         }
         dynamic.push((number, value));
     }
@@ -599,10 +612,15 @@ impl Emit<'_> {
             let Some((id, slot)) = heap.find_object(addr) else { continue };
             let span = heap.span(id);
             let start = heap.slot_addr(id, slot);
-            let end = (start + span.elem_size()).min(span.limit.max(start));
+            let slot_end = (start + span.elem_size()).min(span.limit.max(start));
+            // A run of a longer object ends with its elements; only the last one takes what is left of the slot.
+            let run = u64::from(item.count & !TAIL).saturating_mul(self.program.size);
+            let next = addr.saturating_add(run);
+            let end = if next.saturating_add(self.program.size) <= slot_end { next } else { slot_end };
             let mut mask = std::mem::take(&mut buffers.mask);
-            heap.object_mask(image, masks, id, slot, &mut mask);
-            shift_down(&mut mask, (addr - start) / 8);
+            if !heap.object_mask_words(image, masks, id, slot, (addr - start) / 8, (end - addr) / 8, &mut mask) {
+                out.incidents.count("walk.unreadable_mask");
+            }
             let mut scratch = std::mem::take(&mut buffers.scratch);
             let unit = image.load(&[AddrRange { start: Addr(addr), len: end - addr }], &mut scratch);
             if unit.get(0).is_empty() {
@@ -700,16 +718,5 @@ fn bits_at(bitmap: &[u8], word: u32) -> u64 {
     match word % 64 {
         0 => low,
         shift => low >> shift | word_at(bitmap, at + 8).unwrap_or(0) << (64 - shift),
-    }
-}
-
-fn shift_down(mask: &mut Vec<u64>, by: u64) {
-    let (words, bits) = ((by / 64) as usize, by % 64);
-    mask.drain(..words.min(mask.len()));
-    if bits != 0 {
-        for i in 0..mask.len() {
-            let high = mask.get(i + 1).copied().unwrap_or(0);
-            mask[i] = mask[i] >> bits | high << (64 - bits);
-        }
     }
 }

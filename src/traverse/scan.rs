@@ -398,7 +398,7 @@ pub fn for_each_rep(reps: &[(u64, u64)], offset: u64, f: &mut impl FnMut(u64, u6
 
 impl Flatten<'_> {
     fn push(&mut self, offset: u64, edge: Edge, target: ProgramKey, storage: bool) {
-        if self.ops.len() >= MAX_OPS || offset % 8 != 0 {
+        if self.ops.len() >= MAX_OPS || !offset.is_multiple_of(8) {
             return;
         }
         let (chain, reps) = (self.chain.clone().into(), self.reps.clone().into());

@@ -35,7 +35,7 @@ impl Statics {
     pub fn claim(&mut self, image: &dyn Image, addr: u64, bytes: u64, pool: &mut Pool) -> bool {
         let Some(segment) = self.segments.iter_mut().find(|s| s.range.contains(Addr(addr))) else { return false };
         let offset = addr - segment.range.start.0;
-        if offset % 8 != 0 {
+        if !offset.is_multiple_of(8) {
             return false;
         }
         let words = bytes.min(segment.range.len - offset) / 8;

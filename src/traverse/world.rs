@@ -108,7 +108,7 @@ impl<'a> World<'a> {
     /// As [`World::itab_number`] for a word that need not be an itab: 0 unless it points to static memory that reads as one.
     #[must_use]
     pub fn itab_number_if_static(&self, word: u64) -> u32 {
-        if word < self.statics.0 || word >= self.statics.1 || word % 8 != 0 {
+        if word < self.statics.0 || word >= self.statics.1 || !word.is_multiple_of(8) {
             return 0;
         }
         self.itab_number(word)

@@ -71,7 +71,6 @@ fn step(op: &Operation<Slice<'_>>, at: Location, constant: &mut Option<i64>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::types::{Field, Type};
     use gimli::{EndianSlice, Format, LittleEndian};
 
     fn run(bytes: &[u8], size: u64) -> Vec<Piece> {

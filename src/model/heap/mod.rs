@@ -1,7 +1,7 @@
 //! The heap: every in-use span of the dumped process, which of their slots are allocated, and where their pointer masks are.
 //!
-//! [`read`] turns `mheap_.allspans` into a table of [`Span`]s sorted by address; [`shards`] cuts the address space into
-//! [`Shard`]s of whole arenas and fills the page table; [`alloc`] decides which slots are allocated in every sweep state;
+//! `read` turns `mheap_.allspans` into a table of [`Span`]s sorted by address; `shards` cuts the address space into
+//! [`Shard`]s of whole arenas and fills the page table; `alloc` decides which slots are allocated in every sweep state;
 //! [`masks`] and [`typemask`] say which words of a slot the collector follows; [`specials`] holds finalizers, cleanups and weak
 //! handles; [`totals`] keeps the books. Built once, then only read, from any worker.
 

@@ -1,0 +1,91 @@
+//! Everything the typed reference needs of a dump, read by the model's own constructors, apart from the product's pipeline.
+
+use super::heap::Memory;
+use goref_fast::address::Addr;
+use goref_fast::image::{Image, Process};
+use goref_fast::model::descriptors::{Descriptors, ModuleTypes};
+use goref_fast::model::dwarf::DebugInfo;
+use goref_fast::model::heap::{Heap, TypeMasks};
+use goref_fast::model::layout::RuntimeLayout;
+use goref_fast::model::modules::Modules;
+use goref_fast::model::queues::Queues;
+use goref_fast::model::types::{TypeId, TypeTable};
+use goref_fast::roots::{self, Roots, Sources};
+
+/// A dump with its types.
+pub struct Dump<'p, 'img> {
+    pub process: &'p Process<'img>,
+    pub debug: DebugInfo<'img>,
+    /// Taken from `debug`, and extended by types that only descriptors know.
+    pub types: TypeTable,
+    pub modules: Modules,
+    pub heap: Heap,
+    pub masks: TypeMasks,
+    pub descriptors: Descriptors,
+    pub roots: Roots,
+    module_types: Vec<ModuleTypes>,
+}
+
+impl<'p, 'img> Dump<'p, 'img> {
+    pub fn read(process: &'p Process<'img>) -> Self {
+        let image: &dyn Image = &process.image;
+        let mut debug = DebugInfo::load(&process.executable).expect("debug information");
+        let bias = process.load_bias;
+        let layout = RuntimeLayout::find(&debug.types, &debug.variables, &debug.constants, bias).expect("layout");
+        let modules = Modules::read(image, &layout).expect("modules");
+        let heap = Heap::read(image, &layout).expect("heap");
+        let masks = TypeMasks::new(&layout, heap.largest_slot());
+        let queues = Queues::read(image, &layout);
+        let descriptors = Descriptors::new(&debug.types, &debug.constants).expect("descriptors");
+        let roots = roots::collect(&Sources {
+            image,
+            threads: &process.threads,
+            debug: &debug,
+            executable: &process.executable,
+            modules: &modules,
+            heap: &heap,
+            masks: &masks,
+            queues: &queues,
+            load_bias: bias,
+        })
+        .expect("roots");
+        let types = std::mem::take(&mut debug.types);
+        let module_types =
+            modules.list.iter().map(|m| ModuleTypes { types: m.types.start, etypes: m.types.end() }).collect();
+        Self { process, debug, types, modules, heap, masks, descriptors, roots, module_types }
+    }
+
+    pub fn image(&self) -> &dyn Image {
+        &self.process.image
+    }
+
+    pub fn memory(&self) -> Memory<'_> {
+        Memory { image: self.image(), heap: &self.heap, masks: &self.masks }
+    }
+
+    /// The type of a descriptor.
+    pub fn type_of(&mut self, rtype: u64) -> Option<TypeId> {
+        self.descriptors.type_of(&self.process.image, &self.module_types, &mut self.types, Addr(rtype))
+    }
+
+    /// The place of a type's descriptor among all modules' descriptors, which orders dynamic types; 0 if it is none.
+    pub fn rank_of_type(&self, rtype: u64) -> u64 {
+        let place = |(i, m): (usize, &ModuleTypes)| {
+            let inside = m.types.0 <= rtype && rtype < m.etypes.0 && rtype.is_multiple_of(8);
+            inside.then(|| (i as u64) << 48 | (rtype - m.types.0 + 8))
+        };
+        self.module_types.iter().enumerate().find_map(place).unwrap_or(0)
+    }
+
+    /// The type of an itab.
+    pub fn itab_type(&self, itab: u64) -> u64 {
+        self.descriptors.itab_type(self.image(), Addr(itab)).map_or(0, |t| t.0)
+    }
+
+    /// The name of the function whose code starts at or around `pc`, and its entry's address.
+    pub fn function(&self, pc: u64) -> Option<(u64, String)> {
+        let func = self.modules.find_func(self.image(), pc)?;
+        let name = self.modules.func_name(self.image(), &func).unwrap_or_else(|| "(unnamed function)".into());
+        Some((func.entry, name))
+    }
+}

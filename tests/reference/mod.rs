@@ -1,0 +1,14 @@
+//! Independent walkers over the same model, as naive as they can be, and what follows for the product.
+//!
+//! * [`masked`]: reachability by masks alone. Its set must be the product's, with and without types.
+//! * the collector: after two collections the allocation bits are its own marks, so both sets must be the allocated slots;
+//! * the copying image: the result must not depend on borrowing from the core.
+
+mod check;
+mod dump;
+mod heap;
+mod masked;
+mod paths;
+mod sets;
+mod typed;
+mod values;

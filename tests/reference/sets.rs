@@ -1,0 +1,86 @@
+//! Sets of objects and how they differ, told with what a reader needs to find the cause.
+
+use super::heap::{Memory, Object};
+use goref_fast::address::Addr;
+use goref_fast::model::heap::SpanId;
+use goref_fast::roots::Roots;
+use goref_fast::traverse::Walked;
+use std::collections::HashSet;
+
+/// The marks of the product.
+pub fn of_walk(memory: Memory<'_>, walked: &Walked) -> HashSet<Object> {
+    let mut set = HashSet::new();
+    for (i, span) in memory.heap.spans().iter().enumerate() {
+        let reached = &walked.reached[usize::from(span.shard())];
+        for slot in 0..u32::from(span.nelems) {
+            if reached.contains(span.slot_base + slot) {
+                set.insert(Object { addr: span.start + u64::from(slot) * span.elem_size(), span: i as u32, slot });
+            }
+        }
+    }
+    set
+}
+
+/// All slots that are not free.
+pub fn allocated(memory: Memory<'_>) -> HashSet<Object> {
+    let mut set = HashSet::new();
+    for (i, span) in memory.heap.spans().iter().enumerate() {
+        for slot in 0..u32::from(span.nelems) {
+            if memory.heap.is_allocated(SpanId(i as u32), slot) {
+                set.insert(Object { addr: span.start + u64::from(slot) * span.elem_size(), span: i as u32, slot });
+            }
+        }
+    }
+    set
+}
+
+/// What is in `a` and not in `b`, by address.
+pub fn minus(a: &HashSet<Object>, b: &HashSet<Object>) -> Vec<Object> {
+    let mut only: Vec<_> = a.difference(b).copied().collect();
+    only.sort_unstable();
+    only
+}
+
+/// Size, class and first words of an object, and who holds it.
+pub fn describe(memory: Memory<'_>, roots: &Roots, object: Object) -> String {
+    let span = &memory.heap.spans()[object.span as usize];
+    let mut bytes = [0u8; 32];
+    let n = span.elem_size().min(32) as usize;
+    let words = match memory.image.read(Addr(object.addr), &mut bytes[..n]) {
+        Ok(()) => {
+            bytes[..n].chunks(8).map(|c| c.iter().rev().map(|b| format!("{b:02x}")).collect::<String>()).collect()
+        }
+        Err(e) => vec![e.to_string()],
+    };
+    let holders = holders(memory, roots, object);
+    format!(
+        "{:#x}: {} bytes, span class {}, words [{}], held by {}",
+        object.addr,
+        span.elem_size(),
+        span.span_class,
+        words.join(" "),
+        if holders.is_empty() { "nobody".to_owned() } else { holders.join(", ") }
+    )
+}
+
+/// Root words and mask words of allocated objects that point into `object`; a few of them.
+fn holders(memory: Memory<'_>, roots: &Roots, object: Object) -> Vec<String> {
+    let hit = |word: u64| word >= object.addr && word < object.addr + memory.size(object);
+    let mut found = Vec::new();
+    for root in &roots.roots {
+        if roots.pointers(root).any(hit) {
+            found.push(format!("{:?} {}", root.stratum, roots.labels.frames(root.label).join(" -> ")));
+        }
+    }
+    let mut all: Vec<_> = allocated(memory).into_iter().filter(|o| !memory.noscan(*o)).collect();
+    all.sort_unstable();
+    for holder in all {
+        for at in memory.pointer_words(holder).into_iter().filter(|at| hit(memory.word(*at))) {
+            found.push(format!("{:#x}+{} of {} bytes", holder.addr, at - holder.addr, memory.size(holder)));
+        }
+        if found.len() > 4 {
+            break;
+        }
+    }
+    found
+}

@@ -1,0 +1,615 @@
+//! The second reference: types and paths. One level after the other, one value after the other; the edges of a wave are sorted by
+//! what they are and settled one by one. No shards, no scan programs, no marks in bitmaps.
+
+use super::dump::Dump;
+use super::heap::Object;
+use super::paths::{Paths, SUB_OBJECTS};
+use super::values::{INDEXED, Leads, Reader, Step, What, Word, closure, index_step, size_of};
+use goref_fast::model::heap::{MaskSource, SpanId};
+use goref_fast::model::types::{Kind, TypeId};
+use goref_fast::roots::{Segment, Stratum};
+use goref_fast::traverse::library;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
+
+/// Elements between two settlements of a level: a constant of the product that enters the answer.
+const WAVE: u64 = 1 << 18;
+/// Longest run of elements that is scanned as one.
+const RUN: u64 = 4096;
+
+/// A value in the heap, or copied to the pool of words.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Item {
+    pooled: bool,
+    at: u64,
+    count: u64,
+    /// Only these words: bit `i` is the word `8 * i` bytes on.
+    only: u64,
+    /// All its elements are past the individually named ones.
+    tail: bool,
+}
+
+/// Items with one path and one meaning.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Group {
+    path: usize,
+    what: What,
+    /// The type does not say all that the mask says.
+    checked: bool,
+}
+
+/// Groups in the order in which they were fed first, and their items.
+#[derive(Default)]
+struct Level {
+    groups: Vec<Group>,
+    numbers: HashMap<Group, usize>,
+    items: Vec<(usize, Item)>,
+}
+
+impl Level {
+    fn push(&mut self, group: Group, item: Item) {
+        let i = *self.numbers.entry(group).or_insert_with_key(|group| {
+            self.groups.push(group.clone());
+            self.groups.len() - 1
+        });
+        self.items.push((i, item));
+    }
+}
+
+/// What an edge is, in the order in which edges are settled: group, element, place in the type, dynamic type.
+type Key = (usize, u64, Vec<u32>, u64);
+
+/// An edge with its word.
+struct Edge {
+    key: Key,
+    /// Item, element, repetition: the order among edges of one key.
+    order: (usize, u64, Vec<u64>),
+    addr: u64,
+    to: What,
+    count: u64,
+    /// Frames below the item's own path.
+    steps: Vec<Step>,
+}
+
+/// What an object's own memory says of its type, in the order of groups.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Own {
+    Nothing,
+    Header(u64),
+    Closure(u64, u64),
+    Trie(u64),
+}
+
+/// Words of an object that nobody explained yet.
+struct Open {
+    words: u64,
+    path: usize,
+}
+
+pub struct Walker<'d, 'p, 'img> {
+    dump: &'d mut Dump<'p, 'img>,
+    paths: Paths,
+    reached: HashSet<Object>,
+    open: BTreeMap<Object, Open>,
+    loose: Vec<(usize, u64, u64)>,
+    pool: Vec<(u64, bool)>,
+    segments: Vec<Segment>,
+    pointery: HashMap<TypeId, bool>,
+    shapes: HashMap<What, Rc<Vec<Word>>>,
+}
+
+/// Objects and bytes by path.
+pub fn walk(dump: &mut Dump<'_, '_>, max_depth: u32, fold: bool) -> (BTreeMap<String, (u64, u64)>, HashSet<Object>) {
+    let mut walker = Walker {
+        paths: Paths::new(max_depth, fold),
+        reached: HashSet::new(),
+        open: BTreeMap::new(),
+        loose: Vec::new(),
+        pool: dump.roots.words.iter().map(|w| (*w, false)).collect(),
+        segments: dump.roots.segments.clone(),
+        pointery: HashMap::new(),
+        shapes: HashMap::new(),
+        dump,
+    };
+    for (i, word) in walker.pool.iter_mut().enumerate() {
+        word.1 = walker.dump.roots.mask[i / 64] >> (i % 64) & 1 != 0;
+    }
+    for stratum in [Stratum::Package, Stratum::Runtime, Stratum::Unnamed, Stratum::Specials] {
+        walker.stratum(stratum);
+    }
+    walker.segments();
+    walker.stratum(Stratum::Conservative);
+    (walker.paths.counted(), walker.reached)
+}
+
+impl Walker<'_, '_, '_> {
+    fn stratum(&mut self, stratum: Stratum) {
+        let mut first = Level::default();
+        let roots = &self.dump.roots;
+        for root in roots.roots.iter().filter(|r| r.stratum == stratum) {
+            let frames = roots.labels.frames(root.label);
+            let mut path = None;
+            for (i, frame) in frames.iter().enumerate() {
+                let step = ((*frame).to_owned(), root.ty.filter(|_| i + 1 == frames.len()));
+                path = Some(match path {
+                    Some(path) => self.paths.child(path, &step),
+                    None => self.paths.root(step),
+                });
+            }
+            let typed = root.ty.filter(|ty| self.dump.types.get(*ty).size.div_ceil(8) <= u64::from(root.nwords));
+            let (what, count) = match typed {
+                Some(ty) => (What::Value(ty), 1),
+                None => (What::Raw, u64::from(root.nwords)),
+            };
+            let group = Group { path: path.expect("a root has a name"), what, checked: false };
+            first.push(group, Item { pooled: true, at: root.first_word, count, only: !0, tail: false });
+        }
+        self.levels(first);
+    }
+
+    /// Data and bss words that neither a variable nor a pointer has claimed.
+    fn segments(&mut self) {
+        let mut first = Level::default();
+        for s in 0..self.segments.len() {
+            let segment = &mut self.segments[s];
+            let start = segment.range.start.0;
+            let free: Vec<usize> = (0..(segment.range.len / 8) as usize).filter(|i| segment.take(*i)).collect();
+            let words = free.into_iter().map(|i| self.dump.memory().word(start + i as u64 * 8));
+            let words: Vec<u64> = words.filter(|word| *word != 0).collect();
+            if words.is_empty() {
+                continue;
+            }
+            let name = if segment.is_bss { "bss" } else { "data" };
+            let path = self.paths.root((format!("{name} segment[{}]", segment.module), None));
+            let item =
+                Item { pooled: true, at: self.pool.len() as u64, count: words.len() as u64, only: !0, tail: false };
+            self.pool.extend(words.into_iter().map(|word| (word, true)));
+            first.push(Group { path, what: What::Raw, checked: false }, item);
+        }
+        self.levels(first);
+    }
+
+    fn levels(&mut self, first: Level) {
+        let mut collected = first;
+        loop {
+            // What belongs to a map or channel itself is reached in the level of its header.
+            let mut done = 0;
+            while done < collected.items.len() {
+                let fresh = collected.items[done..].to_vec();
+                done = collected.items.len();
+                let keep = |w: &mut Self, g: &Group| w.shape(&g.what).iter().any(|word| word.storage);
+                let waves = self.waves(&collected.groups, &fresh, keep);
+                for wave in waves {
+                    self.wave(&wave, true, &mut collected);
+                }
+            }
+            let Level { groups, items, .. } = std::mem::take(&mut collected);
+            let keep = |w: &mut Self, g: &Group| {
+                let always = matches!(g.what, What::Raw | What::Masked | What::Closure(..));
+                always || g.checked || w.shape(&g.what).iter().any(|word| !word.storage)
+            };
+            let mut next = Level::default();
+            let waves = self.waves(&groups, &items, keep);
+            if waves.is_empty() {
+                self.leftover(&mut next);
+                if next.items.is_empty() {
+                    return;
+                }
+            }
+            for wave in waves {
+                self.wave(&wave, false, &mut next);
+            }
+            collected = next;
+        }
+    }
+
+    /// The words that a type explains, without looking at a value.
+    fn shape(&mut self, what: &What) -> Rc<Vec<Word>> {
+        if let Some(known) = self.shapes.get(what) {
+            return known.clone();
+        }
+        let words = Rc::new(Reader::new(self.dump, &|_| 0, &mut self.pointery).read(what));
+        self.shapes.insert(what.clone(), words.clone());
+        words
+    }
+
+    /// Items in canonical order, cut into waves.
+    fn waves(
+        &mut self,
+        groups: &[Group],
+        items: &[(usize, Item)],
+        keep: impl Fn(&mut Self, &Group) -> bool,
+    ) -> Vec<Vec<(usize, Group, Item)>> {
+        let kept: Vec<bool> = groups.iter().map(|g| keep(self, g)).collect();
+        let mut order = Vec::new();
+        for (g, item) in items.iter().filter(|(g, _)| kept[*g]) {
+            let size = size_of(&self.dump.types, &groups[*g].what);
+            let mut item = item.clone();
+            while item.count > RUN && size >= 8 {
+                order.push((*g, Item { count: RUN, ..item.clone() }));
+                let at = item.at + if item.pooled { RUN * (size / 8) } else { RUN * (size / 8 * 8) };
+                item = Item { at, count: item.count - RUN, tail: true, ..item };
+            }
+            order.push((*g, item));
+        }
+        order.sort();
+        let mut waves: Vec<Vec<_>> = Vec::new();
+        let mut elements = WAVE;
+        for (g, item) in order {
+            if elements >= WAVE {
+                waves.push(Vec::new());
+                elements = 0;
+            }
+            elements += item.count.max(1);
+            waves.last_mut().expect("just pushed").push((g, groups[g].clone(), item));
+        }
+        waves
+    }
+
+    fn wave(&mut self, wave: &[(usize, Group, Item)], storage: bool, next: &mut Level) {
+        let mut edges = Vec::new();
+        for (i, (g, group, item)) in wave.iter().enumerate() {
+            self.expand(i, *g, group, item, storage, &mut edges);
+        }
+        edges.sort_by(|a, b| (&a.key, &a.order).cmp(&(&b.key, &b.order)));
+        let path_of: HashMap<usize, usize> = wave.iter().map(|(g, group, _)| (*g, group.path)).collect();
+        let mut known: HashMap<Key, usize> = HashMap::new();
+        let mut won = Vec::new();
+        for edge in &edges {
+            let Some(object) = self.dump.memory().object_at(edge.addr) else { continue };
+            let claim = self.claim(object, edge);
+            let Some(claim) = claim else { continue };
+            let path = *known.entry(edge.key.clone()).or_insert_with(|| self.path(path_of[&edge.key.0], edge, storage));
+            if claim.counts {
+                self.paths.count(path, self.dump.memory().size(object));
+            }
+            if let Some((own, item)) = claim.item {
+                // A later edge of this very wave may explain the rest.
+                if claim.counts && own == Own::Nothing {
+                    self.open_rest(object, &edge.to, &item, path);
+                }
+                won.push((edge, own, item, object, path, claim.counts));
+            }
+        }
+        // Sorting is stable: objects of one key and type stay in order.
+        won.sort_by(|a, b| (&a.0.key, &a.1).cmp(&(&b.0.key, &b.1)));
+        for (edge, own, item, object, mut path, counts) in won {
+            let (what, checked) = self.retype(&own, edge, &mut path);
+            if counts && !checked && own != Own::Nothing {
+                self.open_rest(object, &what, &item, known[&edge.key]);
+            }
+            if counts && own == Own::Nothing && self.explained(object, &what, &item) == 0 && what != What::Masked {
+                continue;
+            }
+            next.push(Group { path, what, checked }, item);
+        }
+        for edge in &edges {
+            if self.dump.memory().slot_at(edge.addr).is_some() {
+                continue;
+            }
+            let size = size_of(&self.dump.types, &edge.to).saturating_mul(edge.count);
+            if size == 0 || self.shape(&edge.to).is_empty() {
+                continue;
+            }
+            let at = self.pool.len() as u64;
+            if self.claim_static(edge.addr, size) {
+                let path = self.path(path_of[&edge.key.0], edge, storage);
+                let item = Item { pooled: true, at, count: edge.count, only: !0, tail: false };
+                next.push(Group { path, what: edge.to.clone(), checked: false }, item);
+            }
+        }
+    }
+
+    fn path(&mut self, from: usize, edge: &Edge, storage: bool) -> usize {
+        if storage {
+            return from;
+        }
+        edge.steps.iter().fold(from, |path, step| self.paths.child(path, step))
+    }
+
+    /// All edges of one item.
+    fn expand(&mut self, i: usize, g: usize, group: &Group, item: &Item, storage: bool, edges: &mut Vec<Edge>) {
+        let what = &group.what;
+        let size = size_of(&self.dump.types, what);
+        let unknown = matches!(what, What::Raw | What::Masked);
+        // Where the item's pointers lie, and the words that it has, by offset.
+        let mut len;
+        let pointers: BTreeSet<u64>;
+        let small;
+        if item.pooled {
+            len = item.count.saturating_mul(if unknown { 8 } else { size }) / 8 * 8;
+            len = len.min((self.pool.len() as u64 - item.at) * 8);
+            pointers = (0..len).step_by(8).filter(|at| self.pool[(item.at + at / 8) as usize].1).collect();
+            small = false;
+        } else {
+            let memory = self.dump.memory();
+            let Some(object) = memory.slot_at(item.at) else { return };
+            len = memory.end(object) - item.at;
+            let mut words = memory.pointer_words(object);
+            words.retain(|at| *at >= item.at && *at < memory.end(object));
+            small = memory.size(object) <= 512;
+            let all = words.into_iter().map(|at| at - item.at);
+            pointers = all.filter(|at| !small || item.only >> (at / 8) & 1 != 0).collect();
+        }
+        let pool = std::mem::take(&mut self.pool);
+        let memory = self.dump.memory();
+        let word = |at: u64| match item.pooled {
+            _ if at + 8 > len => 0,
+            true => pool[(item.at + at / 8) as usize].0,
+            false => memory.word(item.at + at),
+        };
+        let mut found: Vec<(u64, u64, Word)> = Vec::new();
+        if unknown {
+            for &at in &pointers {
+                let mut rtype = 0;
+                if *what == What::Masked && at >= 8 && !pointers.contains(&(at - 8)) {
+                    rtype = self.type_word(word(at - 8));
+                }
+                let leads = if rtype != 0 { Leads::Interface(rtype) } else { Leads::To(What::Untyped, 1) };
+                let (place, steps, repeat) = (vec![], vec![], vec![at]);
+                found.push((0, at, Word { offset: at, place, steps, repeat, leads, storage: false }));
+            }
+        } else {
+            let count = len.checked_div(size).map_or(1, |room| item.count.min(room).max(1));
+            for e in 0..count {
+                let read = |at: u64| word(e * size + at);
+                let words = Reader::new(self.dump, &read, &mut self.pointery).read(what);
+                found.extend(words.into_iter().map(|word| (e, e * size + word.offset, word)));
+            }
+        }
+        let values: Vec<u64> = found.iter().map(|(_, at, _)| word(*at)).collect();
+        // Words that no type explains. Those of small objects are open since the object was claimed.
+        if !unknown && !storage && (!small || group.checked) {
+            let explained: HashSet<u64> = found.iter().map(|(_, at, _)| *at).collect();
+            for at in pointers.iter().filter(|at| !explained.contains(at) && word(**at) != 0) {
+                let place = if item.pooled { (item.at * 8) + at } else { item.at + at };
+                self.loose.push((group.path, place, word(*at)));
+            }
+        }
+        self.pool = pool;
+        for ((e, at, word), addr) in found.into_iter().zip(values) {
+            if !pointers.contains(&at) || addr == 0 || word.storage != storage {
+                continue;
+            }
+            let mut steps = Vec::new();
+            let mut bucket = 0;
+            if let What::Elements(elem) = what {
+                bucket = if item.tail { INDEXED } else { e.min(INDEXED) };
+                steps.push(index_step(&self.dump.types, *elem, bucket));
+            }
+            if *what == What::Masked {
+                steps.push((SUB_OBJECTS.to_owned(), None));
+            }
+            steps.extend(word.steps);
+            let unknown = if *what == What::Masked { What::Masked } else { What::Untyped };
+            let (rank, to, count) = match word.leads {
+                Leads::Nowhere => {
+                    self.loose.push((group.path, if item.pooled { item.at * 8 + at } else { item.at + at }, addr));
+                    continue;
+                }
+                // A map of one group comes after those with a directory.
+                Leads::To(to @ What::MapGroups(_), count) if matches!(what, What::MapHeader(_)) => (1, to, count),
+                Leads::To(What::Untyped, _) if *what == What::Masked => (0, What::Masked, 1),
+                Leads::To(to, count) => (0, to, count),
+                Leads::Interface(rtype) => {
+                    let rank = self.dump.rank_of_type(rtype);
+                    let (to, more) = self.interface(if rank == 0 { 0 } else { rtype }, unknown);
+                    steps.extend(more);
+                    (rank, to, 1)
+                }
+            };
+            let key = (g, bucket, word.place, rank);
+            edges.push(Edge { key, order: (i, e, word.repeat), addr, to, count, steps });
+        }
+    }
+
+    /// The descriptor that a word before a pointer names, if that makes the two an interface; else 0.
+    fn type_word(&self, word: u64) -> u64 {
+        if word == 0 || self.dump.rank_of_type(word) != 0 {
+            return word;
+        }
+        let is_static = |m: &goref_fast::model::modules::Module| {
+            let low = m.text.start.0.min(m.types.start.0);
+            let high = m.types.end().0.max(m.data.end().0).max(m.bss.end().0);
+            word >= low && word < high && word.is_multiple_of(8)
+        };
+        if !self.dump.modules.list.iter().any(is_static) {
+            return 0;
+        }
+        let rtype = self.dump.itab_type(word);
+        if self.dump.rank_of_type(rtype) == 0 { 0 } else { rtype }
+    }
+
+    /// What an interface's data word leads to, and frames that belong to it.
+    fn interface(&mut self, rtype: u64, unknown: What) -> (What, Vec<Step>) {
+        let Some(ty) = Some(rtype).filter(|r| *r != 0).and_then(|rtype| self.dump.type_of(rtype)) else {
+            return (unknown, vec![]);
+        };
+        let descriptor = goref_fast::address::Addr(rtype);
+        match self.dump.descriptors.is_direct_iface(self.dump.image(), descriptor) {
+            Some(false) => (What::Value(ty), vec![]),
+            // The word is the value: of a pointer, or of a struct or array of one.
+            Some(true) => match self.shape(&What::Value(ty)).first() {
+                Some(Word { offset: 0, leads: Leads::To(to, _), steps, .. }) => (to.clone(), steps.clone()),
+                _ => (unknown, vec![]),
+            },
+            None => (unknown, vec![]),
+        }
+    }
+}
+
+/// What an edge got.
+struct Claim {
+    counts: bool,
+    item: Option<(Own, Item)>,
+}
+
+/// One object and one edge.
+impl Walker<'_, '_, '_> {
+    fn claim(&mut self, object: Object, edge: &Edge) -> Option<Claim> {
+        let memory = self.dump.memory();
+        let size = memory.size(object);
+        let item = Item { pooled: false, at: edge.addr, count: edge.count, only: !0, tail: false };
+        let told_later = matches!(edge.to, What::Func | What::TrieNode(_));
+        if !self.reached.insert(object) {
+            let open = self.open.get_mut(&object)?;
+            if told_later || matches!(edge.to, What::Untyped | What::Masked) {
+                return None;
+            }
+            let open_words = open.words;
+            let words = open_words & self.explained(object, &edge.to, &item);
+            self.open.get_mut(&object)?.words &= !words;
+            let only = words >> ((edge.addr - object.addr) / 8);
+            return (words != 0).then_some(Claim { counts: false, item: Some((Own::Nothing, Item { only, ..item })) });
+        }
+        let nothing = Some(Claim { counts: true, item: None });
+        if memory.noscan(object) {
+            return nothing;
+        }
+        let source = memory.heap.mask_source(SpanId(object.span));
+        let item = match source {
+            MaskSource::Noscan => return nothing,
+            MaskSource::InSpan { .. } => match edge.to {
+                What::Func => (Own::Closure(memory.word(edge.addr), size), item),
+                What::TrieNode(_) => (Own::Trie(if memory.word(edge.addr) & 0xff != 0 { 1 } else { 2 }), item),
+                What::Masked => (Own::Nothing, Item { at: object.addr, count: 1, ..item }),
+                _ => (Own::Nothing, item),
+            },
+            MaskSource::Header if edge.to == What::Func => {
+                let at = object.addr + 8;
+                (Own::Closure(memory.word(at), size - 8), Item { at, count: 1, ..item })
+            }
+            MaskSource::Header | MaskSource::Large { .. } => {
+                let header = source == MaskSource::Header;
+                let at = if header { object.addr + 8 } else { object.addr };
+                let rtype = memory.heap.recorded_type(memory.image, SpanId(object.span), object.slot);
+                let Some(rtype) = rtype else { return nothing };
+                let Some(mask) = memory.masks.get(memory.image, rtype).filter(|m| m.ptr_words > 0) else {
+                    return nothing;
+                };
+                let count = ((memory.end(object) - at) / mask.size).max(1);
+                (Own::Header(rtype), Item { at, count, ..item })
+            }
+        };
+        Some(Claim { counts: true, item: Some(item) })
+    }
+
+    /// The words of an object of at most 512 bytes that a value in it explains.
+    fn explained(&mut self, object: Object, what: &What, item: &Item) -> u64 {
+        let size = size_of(&self.dump.types, what);
+        let end = self.dump.memory().size(object);
+        let mut words = 0;
+        let shape = self.shape(what);
+        if item.count == 0 || end > 512 {
+            return if end > 512 { !0 } else { 0 };
+        }
+        let count = if size < 8 { 1 } else { item.count.min(64) };
+        for e in 0..count {
+            for word in shape.iter() {
+                let at = item.at - object.addr + e * size + word.offset;
+                if at < end {
+                    words |= 1 << (at / 8);
+                }
+            }
+        }
+        let is_pointer: u64 = self
+            .dump
+            .memory()
+            .pointer_words(object)
+            .into_iter()
+            .map(|at| 1 << ((at - object.addr) / 8))
+            .fold(0, |a, b| a | b);
+        words & is_pointer
+    }
+
+    /// Notes the words of a new object that its type leaves.
+    fn open_rest(&mut self, object: Object, what: &What, item: &Item, path: usize) {
+        let memory = self.dump.memory();
+        if memory.size(object) > 512 || *what == What::Masked {
+            return;
+        }
+        let all = memory.pointer_words(object).into_iter().map(|at| 1u64 << ((at - object.addr) / 8));
+        let all = all.fold(0, |a, b| a | b);
+        let words = all & !self.explained(object, what, item);
+        if words != 0 {
+            self.open.insert(object, Open { words, path });
+        }
+    }
+
+    /// What the object is, after a look at it. The flag says that its mask may say more than its type.
+    fn retype(&mut self, own: &Own, edge: &Edge, path: &mut usize) -> (What, bool) {
+        match own {
+            Own::Nothing => (edge.to.clone(), false),
+            Own::Closure(pc, room) => match closure(self.dump, *pc, *room) {
+                Some((name, what)) => {
+                    *path = self.paths.child(*path, &(name, None));
+                    (what, *room > 512)
+                }
+                None => (What::Untyped, true),
+            },
+            Own::Trie(kind) => {
+                let What::TrieNode(node) = edge.to else { unreachable!("only trie nodes are asked") };
+                let ty = match kind {
+                    1 => library::trie_entry(&mut self.dump.types, node),
+                    _ => library::trie_inner(&self.dump.types, node),
+                };
+                ty.map_or((What::Untyped, true), |ty| (What::Value(ty), false))
+            }
+            Own::Header(rtype) => {
+                let Some(ty) = self.dump.type_of(*rtype) else { return (What::Untyped, true) };
+                let t = self.dump.types.get(ty);
+                let keep = match &edge.to {
+                    // The descriptor of a map's memory says less than the map's own type.
+                    What::MapGroups(_) => t.name.contains("map.group["),
+                    What::MapDirectory(_) => matches!(t.kind, Kind::Pointer(_)),
+                    What::Elements(elem) => *elem == ty || self.dump.types.get(*elem).name == t.name,
+                    _ => false,
+                };
+                let what = if keep { edge.to.clone() } else { What::Value(ty) };
+                let mask = self.dump.masks.get(self.dump.image(), *rtype).expect("it was read before");
+                let is_pointer = |w: &u64| mask.bits[(w / 64) as usize] >> (w % 64) & 1 != 0;
+                let by_mask: BTreeSet<u64> = (0..mask.ptr_words).filter(is_pointer).collect();
+                let by_type: BTreeSet<u64> = self.shape(&what).iter().map(|w| w.offset / 8).collect();
+                let checked = size_of(&self.dump.types, &what) != mask.size || by_mask != by_type;
+                (what, checked)
+            }
+        }
+    }
+
+    /// Copies a value out of data or bss if it has a pointer word that nobody claimed; those it has then.
+    fn claim_static(&mut self, addr: u64, bytes: u64) -> bool {
+        let inside = |s: &&mut Segment| s.range.start.0 <= addr && addr < s.range.end().0;
+        let Some(segment) = self.segments.iter_mut().find(inside) else { return false };
+        let offset = addr - segment.range.start.0;
+        let words = offset / 8..(offset + bytes.min(segment.range.len - offset)) / 8;
+        if !offset.is_multiple_of(8) || !words.clone().any(|w| segment.is_free(w as usize)) {
+            return false;
+        }
+        for w in words {
+            let word = self.dump.memory().word(segment.range.start.0 + w * 8);
+            self.pool.push((word, segment.take(w as usize)));
+        }
+        true
+    }
+
+    /// Starts over from what types left open, by masks.
+    fn leftover(&mut self, next: &mut Level) {
+        let open = std::mem::take(&mut self.open);
+        let mut open: Vec<_> = open.into_iter().map(|(object, o)| (o.path, object, o.words)).collect();
+        open.sort();
+        for (path, object, only) in open.into_iter().filter(|o| o.2 != 0) {
+            let group = Group { path, what: What::Masked, checked: false };
+            next.push(group, Item { pooled: false, at: object.addr, count: 1, only, tail: false });
+        }
+        let mut loose = std::mem::take(&mut self.loose);
+        loose.sort();
+        for run in loose.chunk_by(|a, b| a.0 == b.0) {
+            let at = self.pool.len() as u64;
+            for (_, _, value) in run {
+                self.pool.extend([(0, false), (*value, true)]);
+            }
+            let group = Group { path: run[0].0, what: What::Masked, checked: false };
+            next.push(group, Item { pooled: true, at, count: run.len() as u64 * 2, only: !0, tail: false });
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! Values read by walking their types, one word at a time: every word that a type says is an edge, with the frames that name it.
+//!
+//! Nothing is compiled or flattened: a value is visited as a person would read it.
+
+use super::dump::Dump;
+use goref_fast::model::types::{Field, Kind, TypeId, TypeTable};
+use goref_fast::traverse::library;
+use std::collections::HashMap;
+
+/// A frame: its text and the type of the value that it names (`None` where there is none).
+pub type Step = (String, Option<TypeId>);
+
+/// What memory is taken for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum What {
+    Value(TypeId),
+    /// Elements of an array, slice or channel buffer, each with its own frame.
+    Elements(TypeId),
+    /// A func value's object, to be told by its code.
+    Func,
+    /// The same, told by its code's entry and the room that it has: size and captured variables.
+    Closure(u64, u64, u64, Vec<(String, u64, TypeId)>),
+    Chan(TypeId),
+    MapHeader(TypeId),
+    MapDirectory(TypeId),
+    MapTable(TypeId),
+    MapGroups(TypeId),
+    /// A node of a hash trie, to be told by its first byte.
+    TrieNode(TypeId),
+    Bytes,
+    /// A type that explains nothing.
+    Untyped,
+    /// Root words without a type.
+    Raw,
+    /// Followed by its mask alone, under `$sub_objects$`.
+    Masked,
+}
+
+/// Where a word leads.
+#[derive(Clone, Debug)]
+pub enum Leads {
+    To(What, u64),
+    /// To the value of an interface: the address of the dynamic type's descriptor, 0 if unknown.
+    Interface(u64),
+    /// Nowhere by its type: the slot of a map group that is not in use.
+    Nowhere,
+}
+
+/// One word of a value that its type explains.
+#[derive(Clone, Debug)]
+pub struct Word {
+    /// Byte offset in the value.
+    pub offset: u64,
+    /// Position of the field in the type, and of the element among the first ten: orders edges before their values do.
+    pub place: Vec<u32>,
+    /// Frames between the value and the word.
+    pub steps: Vec<Step>,
+    /// Indices of elements from the tenth on: orders words of one place.
+    pub repeat: Vec<u64>,
+    pub leads: Leads,
+    /// Leads to memory that belongs to the value itself.
+    pub storage: bool,
+}
+
+/// Elements that have a frame of their own.
+pub const INDEXED: u64 = 10;
+
+/// The frame of element `i`.
+pub fn index_step(types: &TypeTable, elem: TypeId, i: u64) -> Step {
+    let index = if i < INDEXED { i.to_string() } else { format!("{INDEXED}+") };
+    (format!("[{index}]. ({})", types.get(elem).name), Some(elem))
+}
+
+fn field_step(types: &TypeTable, name: &str, ty: TypeId) -> Step {
+    (format!("{name}. ({})", types.get(ty).name), Some(ty))
+}
+
+/// What a pointer to `elem` leads to.
+fn pointer(types: &TypeTable, elem: TypeId) -> What {
+    let t = types.get(elem);
+    if matches!(&*t.name, "time.Timer" | "time.Ticker") {
+        let whole = types.find("time.runtimeTimer").or(types.find("runtime.timeTimer"));
+        return What::Value(whole.filter(|whole| types.get(*whole).size > t.size).unwrap_or(elem));
+    }
+    let trie = t.name.starts_with("internal/sync.node[") || t.name.starts_with("internal/concurrent.node[");
+    match &t.kind {
+        Kind::Opaque => What::Untyped,
+        Kind::Struct(_) if trie => What::TrieNode(elem),
+        _ => What::Value(elem),
+    }
+}
+
+fn pointee(types: &TypeTable, ty: TypeId) -> Option<TypeId> {
+    match types.get(ty).kind {
+        Kind::Pointer(elem) => Some(elem),
+        _ => None,
+    }
+}
+
+/// Reads values.
+pub struct Reader<'r, 'p, 'img> {
+    pub dump: &'r Dump<'p, 'img>,
+    /// The word at an offset of the value; 0 beyond what is there.
+    pub word: &'r dyn Fn(u64) -> u64,
+    /// Whether a type may hold pointers, as far as known.
+    pub pointery: &'r mut HashMap<TypeId, bool>,
+    words: Vec<Word>,
+    place: Vec<u32>,
+    steps: Vec<Step>,
+    repeat: Vec<u64>,
+    in_use: bool,
+}
+
+impl<'r, 'p, 'img> Reader<'r, 'p, 'img> {
+    pub fn new(
+        dump: &'r Dump<'p, 'img>,
+        word: &'r dyn Fn(u64) -> u64,
+        pointery: &'r mut HashMap<TypeId, bool>,
+    ) -> Self {
+        Self { dump, word, pointery, words: vec![], place: vec![], steps: vec![], repeat: vec![], in_use: true }
+    }
+
+    /// The words of one element of `what`.
+    pub fn read(mut self, what: &What) -> Vec<Word> {
+        let types = &self.dump.types;
+        match what {
+            What::Value(ty) | What::Elements(ty) => self.value(*ty, 0),
+            What::Closure(_, _, _, captures) => self.captures(captures),
+            What::Chan(ty) => self.chan(*ty),
+            What::MapHeader(ty) => {
+                if let Some((dir, len)) = header_fields(types, *ty) {
+                    let to = match (self.word)(len) {
+                        0 => Leads::To(What::MapGroups(*ty), 1),
+                        len => Leads::To(What::MapDirectory(*ty), len),
+                    };
+                    self.push(dir, to, true);
+                }
+            }
+            What::MapDirectory(ty) => self.push(0, Leads::To(What::MapTable(*ty), 1), true),
+            What::MapTable(ty) => {
+                let table = table_type(types, *ty);
+                let at = |path| table.and_then(|t| types.field_path(t, path)).map(|(offset, _)| offset);
+                if let (Some(data), Some(mask)) = (at("groups.data"), at("groups.lengthMask")) {
+                    let groups = (self.word)(mask).saturating_add(1);
+                    self.push(data, Leads::To(What::MapGroups(*ty), groups), true);
+                }
+            }
+            What::MapGroups(ty) => self.group(*ty),
+            _ => {}
+        }
+        self.words
+    }
+
+    fn push(&mut self, offset: u64, leads: Leads, storage: bool) {
+        let leads = if self.in_use { leads } else { Leads::Nowhere };
+        let (place, steps, repeat) = (self.place.clone(), self.steps.clone(), self.repeat.clone());
+        if offset.is_multiple_of(8) {
+            self.words.push(Word { offset, place, steps, repeat, leads, storage });
+        }
+    }
+
+    fn one(&mut self, offset: u64, what: What) {
+        self.push(offset, Leads::To(what, 1), false);
+    }
+
+    /// Runs `f` below a frame.
+    fn under(&mut self, place: u64, step: Step, f: impl FnOnce(&mut Self)) {
+        self.place.push(place as u32);
+        self.steps.push(step);
+        f(self);
+        self.steps.pop();
+        self.place.pop();
+    }
+
+    fn has_pointers(&mut self, ty: TypeId) -> bool {
+        if let Some(known) = self.pointery.get(&ty) {
+            return *known;
+        }
+        let has = match &self.dump.types.get(ty).kind {
+            Kind::Scalar | Kind::Opaque => false,
+            Kind::Array(elem, len) => *len > 0 && self.has_pointers(*elem),
+            Kind::Struct(fields) => fields.iter().any(|f| self.has_pointers(f.ty)),
+            _ => true,
+        };
+        self.pointery.insert(ty, has);
+        has
+    }
+
+    fn value(&mut self, ty: TypeId, at: u64) {
+        let types = &self.dump.types;
+        let t = types.get(ty);
+        match &t.kind {
+            Kind::Scalar | Kind::Opaque => {}
+            Kind::Pointer(elem) => self.one(at, pointer(types, *elem)),
+            Kind::UnsafePointer => self.one(at, What::Untyped),
+            Kind::String => self.one(at, What::Bytes),
+            Kind::Slice(elem) => {
+                let capacity = (self.word)(at + 16);
+                self.push(at, Leads::To(What::Elements(*elem), capacity), false);
+            }
+            Kind::Eface => self.push(at + 8, Leads::Interface((self.word)(at)), false),
+            Kind::Iface => {
+                let rtype = self.dump.itab_type((self.word)(at));
+                self.push(at + 8, Leads::Interface(rtype), false);
+            }
+            Kind::Func => self.one(at, What::Func),
+            Kind::Map { header: Some(_), .. } => self.one(at, What::MapHeader(ty)),
+            Kind::Chan { header: Some(_), .. } => self.one(at, What::Chan(ty)),
+            Kind::Map { .. } | Kind::Chan { .. } => self.one(at, What::Untyped),
+            Kind::Array(elem, len) => self.array(*elem, *len, at),
+            Kind::Struct(fields) => self.fields(&t.name, fields, at),
+        }
+    }
+
+    fn array(&mut self, elem: TypeId, len: u64, at: u64) {
+        let types = &self.dump.types;
+        let size = types.get(elem).size;
+        if size == 0 || !self.has_pointers(elem) {
+            return;
+        }
+        for i in 0..len {
+            if i >= INDEXED {
+                self.repeat.push(i);
+            }
+            self.under(i.min(INDEXED), index_step(types, elem, i), |s| s.value(elem, at + i * size));
+            if i >= INDEXED {
+                self.repeat.pop();
+            }
+        }
+    }
+
+    fn fields(&mut self, name: &str, fields: &[Field], at: u64) {
+        let types = &self.dump.types;
+        let atomic = name.starts_with("sync/atomic.Pointer[") || name.starts_with("internal/runtime/atomic.Pointer[");
+        // The word is an unsafe.Pointer; an array of length 0 says of what.
+        let of = fields.iter().find_map(|f| match types.get(f.ty).kind {
+            Kind::Array(p, 0) => pointee(types, p),
+            _ => None,
+        });
+        let word = fields.iter().find(|f| types.get(f.ty).kind == Kind::UnsafePointer);
+        if let (true, Some(elem), Some(word)) = (atomic, of, word) {
+            let step = (field_step(types, &word.name, word.ty).0, Some(elem));
+            self.under(0, step, |s| s.one(at + word.offset, pointer(types, elem)));
+            return;
+        }
+        let pools = types.find("sync.poolLocal").filter(|_| name == "sync.Pool");
+        for (i, field) in fields.iter().enumerate() {
+            if !self.has_pointers(field.ty) {
+                continue;
+            }
+            let offset = at + field.offset;
+            let step = field_step(types, &field.name, field.ty);
+            match pools {
+                Some(local) if matches!(&*field.name, "local" | "victim") => {
+                    let count = (self.word)(offset + 8);
+                    let to = Leads::To(What::Elements(local), count);
+                    self.under(i as u64, step, |s| s.push(offset, to, false));
+                }
+                _ => self.under(i as u64, step, |s| s.value(field.ty, offset)),
+            }
+        }
+    }
+
+    fn captures(&mut self, captures: &[(String, u64, TypeId)]) {
+        let types = &self.dump.types;
+        for (i, (name, offset, ty)) in captures.iter().enumerate() {
+            // By reference: named as the variable, not as its address.
+            if let (Some(name), Some(elem)) = (name.strip_prefix('&'), pointee(types, *ty)) {
+                let step = field_step(types, name, elem);
+                self.under(i as u64, step, |s| s.one(*offset, pointer(types, elem)));
+            } else if self.has_pointers(*ty) {
+                let step = field_step(types, name.trim_start_matches('&'), *ty);
+                self.under(i as u64, step, |s| s.value(*ty, *offset));
+            }
+        }
+    }
+
+    fn chan(&mut self, ty: TypeId) {
+        let types = &self.dump.types;
+        let Kind::Chan { elem, header: Some(header) } = types.get(ty).kind else { return };
+        let Kind::Struct(fields) = &types.get(header).kind else { return };
+        let count = types.field(header, "dataqsiz").map(|f| (self.word)(f.offset));
+        for (i, field) in fields.iter().enumerate().filter(|(_, f)| f.offset % 8 == 0) {
+            match count {
+                Some(count) if &*field.name == "buf" => {
+                    self.place.push(i as u32);
+                    self.push(field.offset, Leads::To(What::Elements(elem), count), true);
+                    self.place.pop();
+                }
+                _ if self.has_pointers(field.ty) => {
+                    let step = field_step(types, &field.name, field.ty);
+                    self.under(i as u64, step, |s| s.value(field.ty, field.offset));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Eight control bytes, then keys and elements: `slots [8]struct{key, elem}`, or `keys` and `elems`.
+    fn group(&mut self, map: TypeId) {
+        let types = &self.dump.types;
+        let Kind::Map { key, elem, .. } = types.get(map).kind else { return };
+        let Some(group) = group_type(types, map) else { return };
+        let control = (self.word)(0);
+        for (part, label, ty) in [(0, "$mapkey", key), (1, "$mapval", elem)] {
+            for slot in 0..8 {
+                let cell = match types.field(group, "slots") {
+                    Some(slots) => match types.get(slots.ty).kind {
+                        Kind::Array(pair, _) => types
+                            .field(pair, ["key", "elem"][part])
+                            .map(|f| (slots.offset + slot * types.get(pair).size + f.offset, f.ty)),
+                        _ => None,
+                    },
+                    None => types.field(group, ["keys", "elems"][part]).and_then(|f| match types.get(f.ty).kind {
+                        Kind::Array(cell, _) => Some((f.offset + slot * types.get(cell).size, cell)),
+                        _ => None,
+                    }),
+                };
+                let Some((offset, cell)) = cell else { continue };
+                self.in_use = control >> (slot * 8 + 7) & 1 == 0;
+                self.repeat.push(slot);
+                self.under(part as u64, field_step(types, label, ty), |s| {
+                    // Over 128 bytes it is a pointer to the key or element.
+                    match pointee(types, cell) {
+                        Some(_) if types.get(cell).size != types.get(ty).size => s.one(offset, What::Value(ty)),
+                        _ => s.value(cell, offset),
+                    }
+                });
+                self.repeat.pop();
+            }
+        }
+    }
+}
+
+fn header_fields(types: &TypeTable, map: TypeId) -> Option<(u64, u64)> {
+    let Kind::Map { header: Some(header), .. } = types.get(map).kind else { return None };
+    Some((types.field_path(header, "dirPtr")?.0, types.field_path(header, "dirLen")?.0))
+}
+
+fn table_type(types: &TypeTable, map: TypeId) -> Option<TypeId> {
+    let Kind::Map { header: Some(header), .. } = types.get(map).kind else { return None };
+    pointee(types, pointee(types, types.field_path(header, "dirPtr")?.1)?)
+}
+
+fn group_type(types: &TypeTable, map: TypeId) -> Option<TypeId> {
+    pointee(types, types.field_path(table_type(types, map)?, "groups.data")?.1)
+}
+
+/// Bytes of one element; 0 if unknown.
+pub fn size_of(types: &TypeTable, what: &What) -> u64 {
+    match what {
+        What::Value(ty) | What::Elements(ty) | What::TrieNode(ty) => types.get(*ty).size,
+        What::Closure(_, _, size, _) => *size,
+        What::Chan(ty) => match types.get(*ty).kind {
+            Kind::Chan { header: Some(header), .. } => types.get(header).size,
+            _ => 0,
+        },
+        What::MapHeader(ty) => match types.get(*ty).kind {
+            Kind::Map { header: Some(header), .. } => types.get(header).size,
+            _ => 0,
+        },
+        What::MapTable(ty) => table_type(types, *ty).map_or(0, |t| types.get(t).size),
+        What::MapGroups(ty) => group_type(types, *ty).map_or(0, |t| types.get(t).size),
+        What::MapDirectory(_) | What::Func => 8,
+        What::Bytes => 1,
+        What::Untyped | What::Raw | What::Masked => 0,
+    }
+}
+
+/// What a closure's code says of it: the function's name and the captured variables.
+pub fn closure(dump: &Dump<'_, '_>, pc: u64, room: u64) -> Option<(String, What)> {
+    let (entry, symbol) = dump.function(pc)?;
+    let link_pc = entry.wrapping_sub(dump.process.load_bias);
+    let layout = dump.debug.closure_layout(&dump.types, link_pc);
+    let name = match &layout {
+        Some(layout) => layout.function.to_string(),
+        None => dump.debug.function_name(link_pc).map_or(symbol, str::to_owned),
+    };
+    let mut captures: Vec<(String, u64, TypeId)> = match &layout {
+        Some(layout) => {
+            let captures = layout.captures_in(&dump.types, room);
+            captures.iter().map(|(name, offset, ty)| (name.to_string(), *offset, *ty)).collect()
+        }
+        None => Vec::new(),
+    };
+    if captures.is_empty() {
+        let receiver = library::method_value_receiver(&dump.types, &name);
+        captures.extend(receiver.map(|f| (f.name.to_string(), f.offset, f.ty)));
+    }
+    let end = captures.iter().map(|(_, offset, ty)| offset + dump.types.get(*ty).size).max().unwrap_or(0);
+    Some((name, What::Closure(entry, room, end.max(8).next_multiple_of(8), captures)))
+}
