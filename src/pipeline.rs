@@ -5,6 +5,7 @@ use crate::aggregate::{Amount, PathNode, PathTree, Totals, TypeTotal};
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::image::copying::CopyingImage;
+use crate::image::executable::Executable;
 use crate::image::{Image, Inputs, Process};
 use crate::incident::Incidents;
 use crate::model::descriptors::Descriptors;
@@ -101,6 +102,7 @@ pub fn model_and_walk(
     progress: &Progress,
     phases: &mut Phases,
 ) -> Result<(Model, Walked, Roots)> {
+    check_is_go(&process.executable)?;
     progress.phase("reading debug information");
     let mut debug = phases.time("debug information", || DebugInfo::load(&process.executable))?;
     progress.phase("reading the runtime's structures");
@@ -202,6 +204,18 @@ fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -
         conservative_holds,
         partial,
     }
+}
+
+/// Every Go program has its function table, stripped or not, however it was linked.
+fn check_is_go(exe: &Executable<'_>) -> Result<()> {
+    if exe.sections().any(|s| s.name.ends_with(".gopclntab") || s.name == ".go.buildinfo") {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "executable {}: expected a Go program, found none of the sections that Go's linker writes (.gopclntab, .go.buildinfo)",
+        exe.path().display()
+    ))
+    .remedy("give a Go program and its core dump; the memory of other programs cannot be read"))
 }
 
 /// What makes the result partial, beyond what the totals show.
@@ -308,5 +322,33 @@ fn target(process: &Process<'_>, counters: &RuntimeCounters) -> Target {
         go_version: counters.build_version.clone().unwrap_or_default(),
         mapping: TextMapping { start: text.0.start.0, limit: text.0.end().0, offset: text.1 },
         last_gc_unix_nanos: counters.last_gc_unix,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_programs_are_refused() {
+        let path = std::env::current_exe().expect("this test");
+        let bytes = std::fs::read(&path).expect("this test");
+        let exe = Executable::parse(&bytes, &path).expect("an ELF executable");
+        let error = check_is_go(&exe).expect_err("this test is no Go program");
+        assert!(error.to_string().contains("expected a Go program"), "{error}");
+        assert!(error.remedy_text().is_some());
+    }
+
+    #[test]
+    fn losses_make_a_result_partial_and_other_incidents_do_not() {
+        let (mut incidents, heap) = (Incidents::default(), HeapTotals::default());
+        incidents.count("types.wrong_size");
+        assert!(partial(0, &heap, &incidents).is_empty());
+        incidents.add("special.cycle", 3);
+        let sentences = partial(0, &heap, &incidents);
+        assert!(sentences.len() == 1 && sentences[0].contains("special.cycle: 3"), "{sentences:?}");
+        assert_eq!(partial(4096, &heap, &incidents).len(), 2);
+        let heap = HeapTotals { in_use_bytes: 1 << 20, missing_bytes: 1 << 18, ..heap };
+        assert!(partial(1 << 18, &heap, &Incidents::default())[0].contains("25.0 % of the heap"));
     }
 }

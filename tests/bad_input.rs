@@ -64,6 +64,50 @@ fn not_what_it_should_be() {
     refused(&std::env::current_exe().unwrap(), core);
 }
 
+/// One clear line with the cause, a second one with the remedy, and an older profile is left as it was.
+#[test]
+fn refusals_say_what_to_do() {
+    let (exe, core) = unpacked();
+    let dir = tempfile::tempdir().unwrap();
+    let whole = fs::read(exe).unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    // As `strip` leaves it: no section of that name.
+    let mut stripped = whole.clone();
+    let name = b".debug_info\0";
+    let at = whole.windows(name.len()).rposition(|w| w == name).expect("a section name");
+    stripped[at + 1] = b'x';
+    let mut arm = whole.clone();
+    arm[18..20].copy_from_slice(&183u16.to_le_bytes());
+    let other = std::env::current_exe().unwrap();
+    let cases = [
+        (file("stripped", &stripped), core.clone(), "no DWARF"),
+        (file("arm64", &arm), core.clone(), "arm64"),
+        (file("empty", b""), core.clone(), "empty"),
+        (file("text", b"#!/bin/sh\n"), core.clone(), "expected an ELF file"),
+        (exe.clone(), file("none", b""), "empty"),
+        (exe.clone(), file("notes", b"some text\n"), "expected an ELF file"),
+        (exe.clone(), other.clone(), "expected a core dump"),
+        (core.clone(), exe.clone(), "executable first"),
+        (other, core.clone(), "does not belong to"),
+        (dir.path().to_owned(), core.clone(), "directory"),
+    ];
+    let output = file("older.out", b"an older profile");
+    for (exe, core, cause) in &cases {
+        let paths = [exe, core, &output].map(|p| p.to_str().unwrap());
+        let ran = tool::run(&["core", paths[0], paths[1], "-o", paths[2]]);
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(1), "{paths:?}: {said}");
+        assert!(said.contains(cause), "{paths:?}: {cause}? {said}");
+        assert!(said.lines().count() <= 2, "a line for the cause, one for the remedy: {said}");
+        assert!(said.contains("help: "), "{paths:?}: no remedy: {said}");
+        assert_eq!(fs::read(&output).unwrap(), b"an older profile", "{paths:?}");
+    }
+}
+
 #[test]
 fn wrong_command_lines() {
     for args in [

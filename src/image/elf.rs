@@ -134,7 +134,7 @@ impl Header {
     /// * `what`: names the file in messages, such as `core dump core.17`.
     pub(crate) fn parse(data: &[u8], what: &str) -> Result<Self> {
         if data.is_empty() {
-            return Err(Error::new(format!("{what}: the file is empty")));
+            return Err(Error::new(format!("{what}: the file is empty")).remedy(super::map::EMPTY));
         }
         if !data.starts_with(&elf::ELFMAG) {
             return Err(not_elf(data, what));
@@ -248,6 +248,7 @@ pub(crate) fn string_at(table: &[u8], offset: u32) -> Option<&[u8]> {
 
 fn unsupported(what: &str, found: &str) -> Error {
     Error::new(format!("{what}: unsupported machine: expected linux/amd64 (64-bit x86-64), found {found}"))
+        .remedy("only programs built with GOOS=linux GOARCH=amd64 can be analyzed")
 }
 
 fn machine_name(machine: u16) -> String {
@@ -277,11 +278,12 @@ fn not_elf(data: &[u8], what: &str) -> Error {
         [b'#', b'!', ..] => Some("a script"),
         _ => None,
     };
-    match known {
+    let error = match known {
         Some(found) => Error::new(format!("{what}: expected an ELF file, found {found}")),
         None => {
             let start: Vec<String> = data.iter().take(4).map(|b| format!("{b:02x}")).collect();
             Error::new(format!("{what}: expected an ELF file, found one that starts with bytes {}", start.join(" ")))
         }
-    }
+    };
+    error.remedy("give the executable that ran, then its core dump")
 }

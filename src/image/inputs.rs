@@ -91,7 +91,8 @@ impl Input {
         let kind = std::fs::metadata(path).context(|| format!("{what}: cannot open"))?;
         if !kind.is_file() {
             let found = if kind.is_dir() { "a directory" } else { "a pipe or device" };
-            return Err(Error::new(format!("{what}: expected a regular file, found {found}")));
+            return Err(Error::new(format!("{what}: expected a regular file, found {found}"))
+                .remedy("give the executable and the core dump as files"));
         }
         let file = File::open(path).context(|| format!("{what}: cannot open"))?;
         let opened = Stamp::of(&file.metadata().context(|| format!("{what}: cannot read the file size"))?);

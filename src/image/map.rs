@@ -14,6 +14,9 @@ pub struct FileMap {
     map: Mmap,
 }
 
+/// What to do about an empty file.
+pub(super) const EMPTY: &str = "copy or dump it again, where there is room for all of it";
+
 impl FileMap {
     /// Maps `file` as it is now; later growth is not seen.
     ///
@@ -21,7 +24,7 @@ impl FileMap {
     pub(crate) fn new(file: &File, what: &str) -> Result<Self> {
         let len = file.metadata().context(|| format!("{what}: cannot read the file size"))?.len();
         if len == 0 {
-            return Err(Error::new(format!("{what}: the file is empty")));
+            return Err(Error::new(format!("{what}: the file is empty")).remedy(EMPTY));
         }
         // SAFETY: opened read-only; the map outlives every borrow because `Inputs` owns it and hands out borrows of itself. Nobody
         // can promise that the file is not truncated or rewritten meanwhile: that gives SIGBUS or wrong bytes. The checks of length

@@ -49,7 +49,11 @@ impl<'img> Process<'img> {
         if header.e_type != elf::ET_CORE.0 {
             let swapped = Header::parse(inputs.exe().data(), "").is_ok_and(|h| h.e_type == elf::ET_CORE.0);
             let error = Error::new(format!("{what}: expected a core dump, found {}", header.type_name()));
-            return Err(if swapped { error.remedy("give the executable first, then the core dump") } else { error });
+            return Err(error.remedy(if swapped {
+                "give the executable first, then the core dump"
+            } else {
+                "give the executable that ran, then its core dump (from gcore or from the kernel)"
+            }));
         }
         let executable = Executable::parse(inputs.exe().data(), inputs.exe().path())?;
         let segments = header.segments(core, what)?;
