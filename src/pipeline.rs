@@ -1,6 +1,6 @@
 //! The one file that knows every stage: calls them in order, times them, and hands the result to the outputs.
 
-use crate::address::{Addr, AddrRange};
+use crate::address::{Addr, AddrRange, WORD};
 use crate::aggregate::{Amount, PathNode, PathTree, Totals, TypeTotal};
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
@@ -13,7 +13,7 @@ use crate::model::heap::{Heap, RuntimeCounters, Shard, SpanId, TypeMasks};
 use crate::model::layout::RuntimeLayout;
 use crate::model::modules::Modules;
 use crate::model::queues::Queues;
-use crate::output::{Outcome, Outputs, RunResult, Target, TextMapping, WalkStats};
+use crate::output::{ConservativeHold, Outcome, Outputs, RunResult, Target, TextMapping, WalkStats};
 use crate::progress::Progress;
 use crate::roots::{self, Roots, Sources};
 use crate::timing::Phases;
@@ -23,7 +23,7 @@ use crate::traverse::world::World;
 use crate::traverse::{self, Options, Walked};
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Analyzes a core and writes its profile.
 ///
@@ -189,6 +189,7 @@ fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -
         path_nodes: nodes.len() as u64,
         conservative_roots: roots.roots.iter().filter(|r| r.conservative).count() as u64,
     };
+    let conservative_holds = conservative_holds(&model.heap, &walked.conservative, roots);
     let types = walked
         .types
         .iter()
@@ -206,8 +207,34 @@ fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -
         walk,
         phases: Phases::default(),
         incidents,
+        conservative_holds,
         partial,
     }
+}
+
+/// The conservative words that point to objects which nothing else holds, each such object once.
+fn conservative_holds(heap: &Heap, only: &[RoaringBitmap], roots: &Roots) -> Vec<ConservativeHold> {
+    let mut seen = FxHashSet::default();
+    let mut holds = Vec::new();
+    for root in roots.roots.iter().filter(|r| r.conservative) {
+        for i in (0..root.nwords).filter(|i| roots.is_pointer(root, *i)) {
+            let word = roots.values(root)[i as usize];
+            let Some((id, slot)) = heap.find_object(word) else { continue };
+            let span = heap.span(id);
+            let held = only.get(usize::from(span.shard())).is_some_and(|o| o.contains(span.slot_base + slot));
+            if held && seen.insert((id, slot)) {
+                let at = root.addr.add(u64::from(i) * WORD);
+                holds.push(ConservativeHold {
+                    slot: if root.addr.is_null() { 0 } else { at.0 },
+                    goid: root.goid,
+                    frame: roots.labels.frames(root.label).join(" -> "),
+                    object: heap.slot_addr(id, slot),
+                    bytes: span.elem_size(),
+                });
+            }
+        }
+    }
+    holds
 }
 
 /// Allocated slots that the walk did not mark: counted on their own, so that the books can fail to balance.

@@ -71,6 +71,21 @@ pub struct WalkStats {
     pub conservative_roots: u64,
 }
 
+/// An object that only conservatively scanned words hold, with one such word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConservativeHold {
+    /// Address of the word, or of the value that it is in; 0 for a register.
+    pub slot: u64,
+    /// Goroutine.
+    pub goid: u64,
+    /// Its frame: the call chain, outermost function first.
+    pub frame: String,
+    /// Address of the object's slot.
+    pub object: u64,
+    /// Bytes of the object's slot.
+    pub bytes: u64,
+}
+
 /// Everything the outputs need, as the pipeline has it after the walk.
 #[derive(Clone, Debug, Default)]
 pub struct RunResult {
@@ -88,6 +103,8 @@ pub struct RunResult {
     pub phases: Phases,
     /// Soft errors of all stages.
     pub incidents: Incidents,
+    /// See [`ConservativeHold`]; shown with `-v`.
+    pub conservative_holds: Vec<ConservativeHold>,
     /// Sentences about what is missing and how much. Each makes the result partial. What [`Totals`] shows (unread bytes, books
     /// that do not balance) is added here by [`Outputs::write_all`].
     pub partial: Vec<String>,

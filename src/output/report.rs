@@ -90,6 +90,17 @@ fn write_details(out: &mut String, result: &RunResult, summary: &Summary) -> std
     for (name, elapsed) in result.phases.iter() {
         writeln!(out, "phase {name}: {:.3} s", elapsed.as_secs_f64())?;
     }
+    for hold in &result.conservative_holds {
+        let place = if hold.slot == 0 { "a register".to_string() } else { format!("the word at {:#x}", hold.slot) };
+        writeln!(
+            out,
+            "conservative: {place} of goroutine {} ({}) alone holds the object at {:#x}, {} B",
+            hold.goid,
+            printable(&hold.frame),
+            hold.object,
+            hold.bytes
+        )?;
+    }
     for (cause, n) in result.incidents.iter() {
         writeln!(out, "soft errors {cause}: {n}")?;
     }

@@ -600,10 +600,15 @@ impl Emit<'_> {
             let Some((id, slot)) = heap.find_object(addr) else { continue };
             let span = heap.span(id);
             let start = heap.slot_addr(id, slot);
-            let end = (start + span.elem_size()).min(span.limit.max(start));
+            let slot_end = (start + span.elem_size()).min(span.limit.max(start));
+            // A run of a longer object ends with its elements; only the last one takes what is left of the slot.
+            let run = u64::from(item.count & !TAIL).saturating_mul(self.program.size);
+            let next = addr.saturating_add(run);
+            let end = if next.saturating_add(self.program.size) <= slot_end { next } else { slot_end };
             let mut mask = std::mem::take(&mut buffers.mask);
-            heap.object_mask(image, masks, id, slot, &mut mask);
-            shift_down(&mut mask, (addr - start) / 8);
+            if !heap.object_mask_words(image, masks, id, slot, (addr - start) / 8, (end - addr) / 8, &mut mask) {
+                out.incidents.count("walk.unreadable_mask");
+            }
             let mut scratch = std::mem::take(&mut buffers.scratch);
             let unit = image.load(&[AddrRange { start: Addr(addr), len: end - addr }], &mut scratch);
             if unit.get(0).is_empty() {
@@ -701,16 +706,5 @@ fn bits_at(bitmap: &[u8], word: u32) -> u64 {
     match word % 64 {
         0 => low,
         shift => low >> shift | word_at(bitmap, at + 8).unwrap_or(0) << (64 - shift),
-    }
-}
-
-fn shift_down(mask: &mut Vec<u64>, by: u64) {
-    let (words, bits) = ((by / 64) as usize, by % 64);
-    mask.drain(..words.min(mask.len()));
-    if bits != 0 {
-        for i in 0..mask.len() {
-            let high = mask.get(i + 1).copied().unwrap_or(0);
-            mask[i] = mask[i] >> bits | high << (64 - bits);
-        }
     }
 }

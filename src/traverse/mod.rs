@@ -43,6 +43,9 @@ const UNIT_ELEMENTS: u64 = 2048;
 /// Below this many elements a wave is run by the calling thread alone: waking others costs more.
 const INLINE_ELEMENTS: u64 = 1024;
 
+/// Objects between two calls of the progress function.
+const PROGRESS_OBJECTS: u64 = 1 << 16;
+
 /// What shapes the answer.
 #[derive(Copy, Clone, Debug)]
 pub struct Options {
@@ -111,6 +114,8 @@ struct Walker<'w, 'a, 'img> {
     stats: WalkStats,
     incidents: Incidents,
     progress: &'w (dyn Fn(u64) + Sync),
+    /// Objects when `progress` was called last.
+    reported: u64,
 }
 
 /// Locks a mutex that no panic can have left in a bad state that matters: a panic ends the walk.
@@ -157,6 +162,7 @@ pub fn walk(
         stats: WalkStats::default(),
         incidents: Incidents::default(),
         progress,
+        reported: 0,
     };
     for (i, &word) in roots.words.iter().enumerate() {
         let pointer = roots.mask.get(i / 64).is_some_and(|m| m >> (i % 64) & 1 != 0);
@@ -266,8 +272,12 @@ impl Walker<'_, '_, '_> {
     fn level(&mut self, frontier: &Frontier, storage: bool, next: &mut Frontier) {
         for wave in frontier.waves(&self.resolver.programs) {
             self.wave(frontier, &wave, storage, next);
+            // Not at every level: a list has one for each node.
+            if self.stats.objects - self.reported > PROGRESS_OBJECTS {
+                self.reported = self.stats.objects;
+                (self.progress)(self.stats.objects);
+            }
         }
-        (self.progress)(self.stats.objects);
     }
 
     /// The masked walk's start: open words of partial objects, and loose words.
