@@ -138,6 +138,7 @@ impl Walker<'_, '_, '_> {
             }
             let typed = root.ty.filter(|ty| self.dump.types.get(*ty).size.div_ceil(8) <= u64::from(root.nwords));
             let (what, count) = match typed {
+                Some(ty) if self.is_map_header(ty, root.nwords) => (What::MapHeader(ty), 1),
                 Some(ty) => (What::Value(ty), 1),
                 None => (What::Raw, u64::from(root.nwords)),
             };
@@ -145,6 +146,12 @@ impl Walker<'_, '_, '_> {
             first.push(group, Item { pooled: true, at: root.first_word, count, only: !0, tail: false });
         }
         self.levels(first);
+    }
+
+    /// A map variable whose root is more than its one word is the header of a map that lives on the stack.
+    fn is_map_header(&self, ty: TypeId, nwords: u32) -> bool {
+        let Kind::Map { header: Some(header), .. } = self.dump.types.get(ty).kind else { return false };
+        nwords > 1 && self.dump.types.get(header).size <= u64::from(nwords) * 8
     }
 
     /// Data and bss words that neither a variable nor a pointer has claimed.
