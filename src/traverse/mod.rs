@@ -321,13 +321,17 @@ impl Walker<'_, '_, '_> {
                 self.incidents.count("roots.beyond_pool");
                 continue;
             };
+            let Some(count) = u32::try_from(run.len() * 2).ok().filter(|&count| count < frontier::TAIL) else {
+                self.incidents.add("walk.too_many_loose_words", run.len() as u64);
+                continue;
+            };
             for (_, _, value) in run {
                 // A clear word between them keeps one word from being taken for another's type.
                 self.pool.push(0, false);
                 self.pool.push(*value, true);
             }
             let group = first.group(run[0].0, program, false);
-            first.push(group, POOL, &[Item { granule, count: run.len() as u32 * 2, restrict: !0 }]);
+            first.push(group, POOL, &[Item { granule, count, restrict: !0 }]);
         }
     }
 
