@@ -327,20 +327,21 @@ impl Walker<'_, '_, '_> {
         let size = size_of(&self.dump.types, what);
         let unknown = matches!(what, What::Raw | What::Masked);
         // Where the item's pointers lie, and the words that it has, by offset.
-        let mut len;
+        let len;
         let pointers: BTreeSet<u64>;
         let small;
         if item.pooled {
-            len = item.count.saturating_mul(if unknown { 8 } else { size }) / 8 * 8;
-            len = len.min((self.pool.len() as u64 - item.at) * 8);
+            let bytes = item.count.saturating_mul(if unknown { 8 } else { size }) / 8 * 8;
+            len = bytes.min((self.pool.len() as u64 - item.at) * 8);
             pointers = (0..len).step_by(8).filter(|at| self.pool[(item.at + at / 8) as usize].1).collect();
             small = false;
         } else {
             let memory = self.dump.memory();
             let Some(object) = memory.slot_at(item.at) else { return };
             len = memory.end(object) - item.at;
-            let mut words = memory.pointer_words(object);
-            words.retain(|at| *at >= item.at && *at < memory.end(object));
+            // A run of a known type is all that the item is.
+            let run = if group.checked || unknown { len } else { item.count.saturating_mul(size) };
+            let words = memory.pointer_words_in(object, item.at, item.at + len.min(run));
             small = memory.size(object) <= 512;
             let all = words.into_iter().map(|at| at - item.at);
             pointers = all.filter(|at| !small || item.only >> (at / 8) & 1 != 0).collect();
