@@ -204,7 +204,7 @@ mod tests {
         let words = |from, to| segment.pointers(from, to).collect::<Vec<_>>();
         assert_eq!(words(0, 1 << 40), [0, 63, 64, 65, 128]);
         assert_eq!(words(1, 65), [63, 64]);
-        assert_eq!(words(64, 64), []);
+        assert!(words(64, 64).is_empty());
         assert_eq!(words(128, 129), [128]);
     }
 }

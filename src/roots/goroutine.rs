@@ -1,7 +1,7 @@
 //! Scans one goroutine: frames by their plans, then what the goroutine's own records point to, then the stack objects that live
 //! pointers hit (`scanstack`, `scanframeworker`, `stackScanState`).
 
-use super::plan::{Object, Referent, Source};
+use super::plan::{self, Object, Referent, Source};
 use super::stacks::{Batch, BatchPlan, Shared};
 use super::store::Head;
 use super::{RootKind, Stratum};
@@ -172,8 +172,14 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         for variable in &plan.variables {
             let label = self.batch.labels.name(&variable.name.text);
             let stratum = stratum(conservative, variable.name.runtime);
+            let ty = variable.ty.map(|ty| match variable.dictionary {
+                Some(entry) => self.real_type(frame.cfa, entry).filter(|real| self.same_shape(*real, ty)).unwrap_or(ty),
+                None => ty,
+            });
             let runtime = variable.name.runtime;
-            let holder = variable.referent.map(|referent| Holder { label, referent, runtime });
+            let types = &self.shared.sources.debug.types;
+            let referent = ty.and_then(|ty| Referent::of(ty, types));
+            let holder = referent.map(|referent| Holder { label, referent, runtime });
             let first = self.batch.store.words.len();
             let mut next = 0;
             // Parts in value order; most variables have one.
@@ -197,7 +203,7 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
                 self.repair_slice(first, size);
             }
             let addr = frame.cfa.wrapping_add_signed(variable.offset);
-            let head = self.head(stratum, RootKind::FrameVariable, label, variable.ty, addr);
+            let head = self.head(stratum, RootKind::FrameVariable, label, ty, addr);
             self.batch.store.finish(first, head);
         }
         for (offset, nwords) in &plan.unnamed {
@@ -211,6 +217,26 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
             let addr = frame.cfa.wrapping_add_signed(object.offset);
             self.work.objects.push(ObjectAt { addr, size: object.size, frame: index as u32, index: i as u32 });
         }
+    }
+
+    /// The type that a dictionary entry names, if DWARF knows it.
+    fn real_type(&mut self, cfa: u64, entry: plan::Entry) -> Option<TypeId> {
+        let dictionary = self.memory.word(cfa.wrapping_add_signed(entry.dictionary))?;
+        let sources = self.shared.sources;
+        let find = || {
+            let at = Addr(dictionary.wrapping_add(entry.index.wrapping_mul(8)));
+            let rtype = Addr(sources.image.read_u64(at).ok()?);
+            let main = sources.modules.list.iter().find(|m| m.is_main && m.types.contains(rtype))?;
+            sources.debug.types.find_rtype(rtype.0 - main.types.start.0)
+        };
+        *self.batch.dictionaries.entry((dictionary, entry.index)).or_insert_with(find)
+    }
+
+    /// Whether `real` may stand for a value of the shape `shape`: a stale dictionary must not invent types.
+    fn same_shape(&self, real: TypeId, shape: TypeId) -> bool {
+        let types = &self.shared.sources.debug.types;
+        let (real, shape) = (types.get(real), types.get(shape));
+        real.size == shape.size && std::mem::discriminant(&real.kind) == std::mem::discriminant(&shape.kind)
     }
 
     /// Repairs length and capacity of the slice at word `first` of the store. The compiler drops them where they are constant or no

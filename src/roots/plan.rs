@@ -2,8 +2,7 @@
 //!
 //! Which words are live is the collector's business ([`FrameCode::maps`]), which variable a word belongs to is DWARF's. Both are
 //! relative to the CFA, so the join does not depend on the goroutine. A word is named by at most one variable: innermost scope
-//! first, then declaration order. What DWARF places in a register, or nowhere, has no live bit; it only completes a value that
-//! has live words elsewhere.
+//! first, then declaration order.
 
 use super::{is_runtime_symbol, pieces, spill};
 use crate::model::dwarf::{LocalVariable, Location, Piece};
@@ -46,7 +45,7 @@ pub(super) struct Part {
     pub(super) from: Source,
 }
 
-/// What a variable with a single pointer refers to.
+/// What a variable with a single pointer refers to. A stack object without a variable of its own takes the variable's name.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Referent {
     /// A value of this type.
@@ -78,12 +77,21 @@ pub(super) struct Variable {
     pub(super) parts: Vec<Part>,
     /// Live words.
     pub(super) live: Bits,
-    /// CFA offset of its first part in the frame.
+    /// CFA offset of its first part in the frame; of SP if it is in registers.
     pub(super) offset: i64,
-    /// What its pointer leads to, if it has a single one: a stack object without a variable of its own takes this name.
-    pub(super) referent: Option<Referent>,
     /// If it is a slice: the size of its elements. Its length and capacity may be gone, or not its own.
     pub(super) extent_of: Option<u64>,
+    /// In generic code: where the dictionary's address is and which entry is the value's real type.
+    pub(super) dictionary: Option<Entry>,
+}
+
+/// An entry of a dictionary: the descriptor of a type argument, or of a type made from one.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// CFA offset of the dictionary's address.
+    pub(super) dictionary: i64,
+    /// Index of the entry.
+    pub(super) index: u64,
 }
 
 /// A stack object.
@@ -132,7 +140,13 @@ pub(super) fn build(
     add_returned(&mut candidates, after, types, &window);
     add_spill_slots(&mut candidates, code, types);
     candidates.sort_by_key(|c| std::cmp::Reverse(c.variable.depth));
-    plan.variables = candidates.iter().filter_map(|c| window.claim(c, types)).collect();
+    plan.variables = candidates
+        .iter()
+        .filter_map(|c| {
+            let dictionary = c.dictionary(&candidates, &window, code.argp);
+            Some(Variable { dictionary, ..window.claim(c, types)? })
+        })
+        .collect();
     plan.unnamed = window.unnamed();
     if let Some(maps) = maps.filter(|_| !window.conservative) {
         let objects = maps.maps.objects.iter().map(|StackObject { offset, size, mask }| {
@@ -234,6 +248,26 @@ impl Candidate<'_> {
         Name { text: format!("{function}.{name}").into(), runtime: is_runtime_symbol(function) }
     }
 
+    /// Where its real type is found if its own is only a shape: the dictionary must still be in the frame.
+    fn dictionary(&self, all: &[Candidate<'_>], window: &Window<'_>, argp: i64) -> Option<Entry> {
+        let index = self.variable.dict_index?;
+        let owner = |c: &&Candidate<'_>| c.name == ".dict" && c.variable.function == self.variable.function;
+        let offset = |p: &Piece| match p.at {
+            Location::Cfa(offset) if window.index(offset).is_some() => Some(offset),
+            _ => None,
+        };
+        let places = |c: &Candidate<'_>| c.pieces.iter().chain(&c.parts).chain(&c.spill).find_map(offset);
+        let dictionary = match all.iter().filter(owner).min_by_key(|c| c.variable.depth.abs_diff(self.variable.depth)) {
+            Some(dictionary) => places(dictionary)?,
+            // Go 1.24 does not describe it: the first argument, or the one behind the receiver, live and not a variable's.
+            None => {
+                let taken = |offset: i64| all.iter().any(|c| places(c) == Some(offset));
+                (0..4).map(|i| argp + i * 8).find(|o| window.is_live(*o) && !taken(*o))?
+            }
+        };
+        Some(Entry { dictionary, index })
+    }
+
     /// The variable's name if its whole value begins at this CFA offset.
     fn object_name(&self, offset: i64, types: &TypeTable) -> Option<(Name, TypeId)> {
         let size = types.get(self.variable.ty).size;
@@ -250,13 +284,21 @@ struct Window<'m> {
     low: i64,
     live: Bits,
     conservative: bool,
+    /// The frame stands at any instruction.
+    any_pc: bool,
 }
 
 impl<'m> Window<'m> {
     fn new(code: &FrameCode, maps: Option<&'m FrameCode>, mode: FrameMode) -> Self {
         let conservative = matches!(mode, FrameMode::Conservative | FrameMode::ConservativeAnyPc);
         let words = usize::try_from(code.span_words()).unwrap_or(0);
-        let mut window = Self { maps, low: code.sp, live: Bits::zeros(words), conservative };
+        let mut window = Self {
+            maps,
+            low: code.sp,
+            live: Bits::zeros(words),
+            conservative,
+            any_pc: mode == FrameMode::ConservativeAnyPc,
+        };
         if conservative {
             window.mark(code.sp, 0..(code.varp - code.sp).max(0) as usize / 8);
             window.mark(code.argp, 0..code.arg_words.unwrap_or(0) as usize);
@@ -336,7 +378,7 @@ impl<'m> Window<'m> {
         let offset = words.iter().find_map(|w| match w {
             Some(Source::Frame(offset)) => Some(*offset),
             _ => None,
-        })?;
+        });
         let elem = match types.get(ty).kind {
             Kind::Slice(elem) => Some(elem),
             _ => None,
@@ -347,9 +389,9 @@ impl<'m> Window<'m> {
             nwords: nwords as u32,
             parts: join(&words),
             live,
-            offset,
-            referent: Referent::of(ty, types),
+            offset: offset.unwrap_or(self.low),
             extent_of: elem.map(|elem| types.get(elem).size),
+            dictionary: None,
         })
     }
 
@@ -377,8 +419,10 @@ impl<'m> Window<'m> {
                     }
                 }
             }
-            Location::Register(register) if n == 1 => {
-                words[first].get_or_insert(Source::Register(register));
+            // Registers are known, and roots, only where a thread was stopped at any instruction: a call overwrites them.
+            Location::Register(register) if n == 1 && self.any_pc && words[first].is_none() => {
+                live.set(first, pointers.get(first));
+                words[first] = Some(Source::Register(register));
             }
             Location::Register(_) | Location::CfaDeref(_) | Location::Gone => {}
         }
@@ -456,3 +500,6 @@ fn complete_slice(words: &mut [Option<Source>]) {
         words[2] = words[1];
     }
 }
+
+#[cfg(test)]
+mod tests;

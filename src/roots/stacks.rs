@@ -104,6 +104,7 @@ impl<'s> Shared<'s, '_, '_> {
             codes: LocalCodes::new(self.codes),
             plans: FxHashMap::default(),
             labels: BatchLabels::default(),
+            dictionaries: FxHashMap::default(),
             goroutines: 0,
             frames: 0,
         };
@@ -182,6 +183,8 @@ pub(super) struct Batch<'c> {
     pub(super) codes: LocalCodes<'c, 'c>,
     pub(super) plans: FxHashMap<(CodeId, FrameMode), Arc<BatchPlan>>,
     pub(super) labels: BatchLabels,
+    /// Types by dictionary and entry.
+    pub(super) dictionaries: FxHashMap<(u64, u64), Option<TypeId>>,
     pub(super) goroutines: u64,
     pub(super) frames: u64,
 }

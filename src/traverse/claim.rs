@@ -244,6 +244,7 @@ impl Claim<'_> {
             }
             let offset = addr - span.start - u64::from(slot) * elem_size;
             let granule = ((addr - self.base) / 8) as u32;
+            let count = self.clamp(count, elem_size - offset);
             let item = Item { granule, count, restrict: !0 };
             if elem_size > 512 {
                 self.large(id, offset, elem_size, item, dialog, claimed);
@@ -318,7 +319,17 @@ impl Claim<'_> {
         }
         open.words &= !words;
         let granule = ((addr - self.base) / 8) as u32;
+        let count = self.clamp(count, span.elem_size() - offset);
         claimed.items.push(Item { granule, count, restrict: words >> (offset / 8) });
+    }
+
+    /// As many of `count` elements as fit into `room` bytes, at least one unless there was none: a slice's capacity may be a stale
+    /// or forged word.
+    fn clamp(&self, count: u32, room: u64) -> u32 {
+        match room.checked_div(self.target.size) {
+            Some(fit) if u64::from(count) > fit => (fit as u32).max(1),
+            _ => count,
+        }
     }
 
     /// Words of the slot that `count` values at `offset` explain.

@@ -38,6 +38,22 @@ pub struct Segment {
     pub runs: Vec<Run>,
 }
 
+/// Candidates that a segment keeps room for between waves. A level is expanded in address order, so a wave's candidates crowd in a
+/// few shards, and other ones each time: without a bound every segment would in the end hold room for a whole wave.
+const KEPT_CANDIDATES: usize = 1 << 14;
+
+impl Segment {
+    fn clear(&mut self) {
+        if self.addrs.capacity() > KEPT_CANDIDATES {
+            *self = Self::default();
+            return;
+        }
+        self.addrs.clear();
+        self.counts.clear();
+        self.runs.clear();
+    }
+}
+
 /// A candidate in data or bss, where no heap object is: rare.
 #[derive(Copy, Clone, Debug)]
 pub struct StaticCandidate {
@@ -106,10 +122,7 @@ impl Output {
     /// Empties what the last wave left, keeping the memory. Costs what the wave touched.
     pub fn clear(&mut self) {
         for shard in self.touched.drain(..) {
-            let segment = &mut self.segments[usize::from(shard)];
-            segment.addrs.clear();
-            segment.counts.clear();
-            segment.runs.clear();
+            self.segments[usize::from(shard)].clear();
         }
         self.statics.clear();
         self.opens.clear();

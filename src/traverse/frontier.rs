@@ -15,9 +15,10 @@ pub const POOL: u16 = u16::MAX;
 pub const MAX_RUN: u32 = 4096;
 /// Set in a count: the run's elements are all past the individually labelled ones.
 pub const TAIL: u32 = 1 << 31;
-/// Elements of one wave. Candidates of a wave are held at once (8 bytes each, some with 4 more): 256 Ki elements with ten pointers
-/// are 20 MB. Enters the answer (ties are settled per wave), so it is not for tuning per run.
-const WAVE_ELEMENTS: u64 = 1 << 18;
+/// Elements of one wave. Candidates of a wave are held at once (8 bytes each, some with 4 more, winners 16): 64 Ki elements with
+/// ten pointers are 5 MB, and stay near the caches; see perf/notes/0001. May enter the answer (ties are settled per wave), so it
+/// is a constant of the program and not for tuning per run.
+const WAVE_ELEMENTS: u64 = 1 << 16;
 /// Edge ordinals of one wave, so that they fit 32 bits whatever the programs' sizes.
 const WAVE_ORDINALS: u64 = 1 << 30;
 
@@ -75,10 +76,66 @@ pub struct Frontier {
     pub groups: Vec<Group>,
     /// Sorted by (group, shard) once built.
     pub parts: Vec<Part>,
-    granules: Vec<u32>,
-    counts: Vec<u32>,
-    restrict: Vec<u64>,
+    granules: Column<u32>,
+    counts: Column<u32>,
+    restrict: Column<u64>,
     ranks: FxHashMap<(PathId, ProgramId, bool), u32>,
+}
+
+/// An append-only list in chunks: a level's items are tens of megabytes, and growing one vector would need half as much again, twice.
+#[derive(Debug)]
+struct Column<T> {
+    chunks: Vec<Vec<T>>,
+}
+
+/// Entries of a chunk, unless one part needs more.
+const CHUNK: usize = 1 << 16;
+/// Positions are chunk number and offset.
+const CHUNK_SHIFT: u32 = 40;
+
+impl<T> Default for Column<T> {
+    fn default() -> Self {
+        Self { chunks: Vec::new() }
+    }
+}
+
+impl<T: Copy> Column<T> {
+    /// Appends `len` entries that stay contiguous; returns the position of the first.
+    fn extend(&mut self, len: usize, entries: impl Iterator<Item = T>) -> usize {
+        if self.chunks.last().is_none_or(|c| c.capacity() - c.len() < len) {
+            self.chunks.push(Vec::with_capacity(len.max(CHUNK)));
+        }
+        let number = self.chunks.len() - 1;
+        let chunk = &mut self.chunks[number];
+        let at = number << CHUNK_SHIFT | chunk.len();
+        chunk.extend(entries.take(len));
+        at
+    }
+
+    fn get(&self, at: usize) -> T {
+        self.chunks[at >> CHUNK_SHIFT][at & ((1 << CHUNK_SHIFT) - 1)]
+    }
+
+    fn slice(&self, at: usize, len: usize) -> &[T] {
+        &self.chunks[at >> CHUNK_SHIFT][at & ((1 << CHUNK_SHIFT) - 1)..][..len]
+    }
+
+    /// Empties it; room for `entries` in one chunk afterwards.
+    fn reset(&mut self, entries: usize) {
+        self.chunks.truncate(1);
+        match self.chunks.first_mut() {
+            // Small ones are kept: a list has ten million levels.
+            Some(chunk) if chunk.capacity() >= entries && chunk.capacity() <= entries.saturating_mul(4).max(CHUNK) => {
+                chunk.clear();
+            }
+            _ => {
+                self.chunks.clear();
+                if entries > 0 {
+                    self.chunks.push(Vec::with_capacity(entries));
+                }
+            }
+        }
+    }
 }
 
 /// Some items of one part.
@@ -103,16 +160,11 @@ impl Frontier {
 
     /// Adds items to a group.
     pub fn push(&mut self, group: u32, shard: u16, items: &[Item]) {
-        let (start, len) = (self.granules.len(), items.len());
-        self.granules.extend(items.iter().map(|i| i.granule));
-        let counts = items.iter().any(|i| i.count != 1).then(|| {
-            self.counts.extend(items.iter().map(|i| i.count));
-            self.counts.len() - len
-        });
-        let restrict = items.iter().any(|i| i.restrict != !0).then(|| {
-            self.restrict.extend(items.iter().map(|i| i.restrict));
-            self.restrict.len() - len
-        });
+        let len = items.len();
+        let start = self.granules.extend(len, items.iter().map(|i| i.granule));
+        let counts = items.iter().any(|i| i.count != 1).then(|| self.counts.extend(len, items.iter().map(|i| i.count)));
+        let restrict =
+            items.iter().any(|i| i.restrict != !0).then(|| self.restrict.extend(len, items.iter().map(|i| i.restrict)));
         self.parts.push(Part { group, shard, start, len, counts, restrict });
     }
 
@@ -127,30 +179,37 @@ impl Frontier {
     #[must_use]
     pub fn item(&self, part: &Part, i: usize) -> Item {
         Item {
-            granule: self.granules[part.start + i],
-            count: part.counts.map_or(1, |at| self.counts[at + i]),
-            restrict: part.restrict.map_or(!0, |at| self.restrict[at + i]),
+            granule: self.granules.get(part.start + i),
+            count: part.counts.map_or(1, |at| self.counts.get(at + i)),
+            restrict: part.restrict.map_or(!0, |at| self.restrict.get(at + i)),
         }
     }
 
-    /// Forgets everything, keeping the memory.
+    /// Forgets everything, keeping a little memory.
     pub fn clear(&mut self) {
+        self.reset(0);
+    }
+
+    fn reset(&mut self, items: usize) {
         self.groups.clear();
         self.parts.clear();
-        self.granules.clear();
-        self.counts.clear();
-        self.restrict.clear();
+        self.granules.reset(items);
+        self.counts.reset(0);
+        self.restrict.reset(0);
         self.ranks.clear();
     }
 
     /// Puts collected parts in canonical order into `self`: by group, shard, then item; long runs are cut. Keeps only parts from
     /// `from` on whose group `keep`s.
     pub fn build(&mut self, collected: &Frontier, from: usize, programs: &Programs, keep: impl Fn(&Group) -> bool) {
-        self.clear();
-        self.groups.extend_from_slice(&collected.groups);
         let mut order: Vec<u32> = (from as u32..collected.parts.len() as u32)
             .filter(|&i| keep(&collected.groups[collected.parts[i as usize].group as usize]))
             .collect();
+        self.reset(order.iter().map(|&i| collected.parts[i as usize].len).sum());
+        if order.is_empty() {
+            return;
+        }
+        self.groups.extend_from_slice(&collected.groups);
         let place = |i: u32| {
             let part = &collected.parts[i as usize];
             (part.group, part.shard)
@@ -167,12 +226,10 @@ impl Frontier {
                 part.counts.is_none() && part.restrict.is_none()
             });
             if plain {
-                let start = self.granules.len();
-                for &i in run {
-                    let part = &collected.parts[i as usize];
-                    self.granules.extend_from_slice(&collected.granules[part.start..part.start + part.len]);
-                }
-                let len = self.granules.len() - start;
+                let parts = || run.iter().map(|&i| &collected.parts[i as usize]);
+                let len = parts().map(|part| part.len).sum();
+                let granules = parts().flat_map(|part| collected.granules.slice(part.start, part.len));
+                let start = self.granules.extend(len, granules.copied());
                 self.parts.push(Part { group, shard, start, len, counts: None, restrict: None });
                 sorts.push(len);
                 continue;
@@ -194,17 +251,16 @@ impl Frontier {
 
     /// Sorts the items of plain parts; `lens` has one length a part, 0 where there is nothing to do.
     fn sort_granules(&mut self, lens: &[usize]) {
-        let mut rest = &mut self.granules[..];
-        let mut at = 0;
         let mut slices = Vec::new();
-        for (part, &len) in self.parts.iter().zip(lens) {
-            if len < 2 {
-                continue;
+        let mut parts = self.parts.iter().zip(lens).filter(|(_, len)| **len > 1).peekable();
+        for (number, chunk) in self.granules.chunks.iter_mut().enumerate() {
+            let (mut rest, mut at) = (&mut chunk[..], number << CHUNK_SHIFT);
+            while let Some((part, len)) = parts.next_if(|(part, _)| part.start >> CHUNK_SHIFT == number) {
+                let (_, tail) = rest.split_at_mut(part.start - at);
+                let (slice, tail) = tail.split_at_mut(*len);
+                (rest, at) = (tail, part.start + len);
+                slices.push(slice);
             }
-            let (_, tail) = rest.split_at_mut(part.start - at);
-            let (slice, tail) = tail.split_at_mut(len);
-            (rest, at) = (tail, part.start + len);
-            slices.push(slice);
         }
         let sort = |slice: &mut [u32]| {
             if !slice.is_sorted() {
@@ -279,7 +335,7 @@ impl Frontier {
         let left = part.len - from;
         let Some(at) = part.counts else { return left.min(usize::try_from(budget).unwrap_or(left)).max(1) };
         let mut sum = 0;
-        let counts = &self.counts[at + from..at + part.len];
+        let counts = self.counts.slice(at + from, left);
         let n = counts.iter().take_while(|&&c| {
             let before = sum;
             sum += u64::from(c & !TAIL).max(1);
@@ -290,7 +346,7 @@ impl Frontier {
 
     fn elements(&self, part: &Part, from: usize, len: usize) -> u64 {
         let Some(at) = part.counts else { return len as u64 };
-        self.counts[at + from..at + from + len].iter().map(|&c| u64::from(c & !TAIL).max(1)).sum()
+        self.counts.slice(at + from, len).iter().map(|&c| u64::from(c & !TAIL).max(1)).sum()
     }
 
     /// Elements of a slice.

@@ -39,7 +39,7 @@ use world::World;
 
 /// Elements of one unit of expansion: enough that a unit's candidates make runs worth visiting in each shard, few enough that a
 /// wave has many units to steal.
-const UNIT_ELEMENTS: u64 = 4096;
+const UNIT_ELEMENTS: u64 = 2048;
 /// Below this many elements a wave is run by the calling thread alone: waking others costs more.
 const INLINE_ELEMENTS: u64 = 1024;
 
@@ -557,13 +557,16 @@ impl Walker<'_, '_, '_> {
             if !self.statics.claim(self.world.image, s.addr, bytes, &mut self.pool) {
                 continue;
             }
+            // What was copied ends with its segment, whatever the capacity word says.
+            let copied = (self.pool.words() - granule) as u64 * 8;
+            let count = u64::from(s.count).min(copied / target.size).max(1) as u32;
             let Ok(granule) = u32::try_from(granule) else {
                 self.incidents.count("roots.beyond_pool");
                 continue;
             };
             let path = self.path_of(edges, targets, s.key);
             let group = next.group(path, program, false);
-            next.push(group, POOL, &[Item { granule, count: s.count, restrict: !0 }]);
+            next.push(group, POOL, &[Item { granule, count, restrict: !0 }]);
         }
     }
 

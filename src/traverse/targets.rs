@@ -170,7 +170,7 @@ impl<'a, 'img> Resolver<'a, 'img> {
     }
 
     /// The program of an object whose allocation type has this number, reached by an edge to `claimed`: its own type's, labelled by
-    /// element only if the edge says so too or the object has several elements. The flag says that program and mask disagree.
+    /// element if the edge says that it leads to elements of that type. The flag says that program and mask disagree.
     pub fn header(&mut self, world: &World<'_>, number: u32, claimed: ProgramId) -> (ProgramId, bool) {
         if let Some(known) = self.headers.get(&(number, claimed)) {
             return *known;

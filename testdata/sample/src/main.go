@@ -57,7 +57,8 @@ var (
 	//goref:expect path="$P.cache" count=1 bytes=96
 	//goref:expect path="$P.cache -> onDrop. ([]func(*$P.Entry)) -> [0]. (func(*$P.Entry)) -> $P.(*Cache).countDrops.func1 -> dropped. (*[128]uint64)" count=1 bytes=1024
 	cache *Cache
-	//goref:expect path="$P.sessions -> $mapval. (*$P.Session)" count=200 bytes=9600
+	// The last session is as near to the history, whose name comes first.
+	//goref:expect path="$P.sessions -> $mapval. (*$P.Session)" count=199 bytes=9552
 	sessions = map[string]*Session{}
 	//goref:expect path="$P.history" count=1 bytes=48
 	//goref:expect path="$P.history -> prev. (*$P.Request) -> body. ([]uint8)" min_count=1000 min_bytes=1000000
