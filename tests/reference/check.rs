@@ -74,14 +74,45 @@ fn named() {
     }
 }
 
-/// A million objects of all kinds.
+/// A generated heap, smaller than those of `crate::shapes`: a naive walk takes its time.
+fn shape(shape: &str, objects: &str) {
+    let Some(version) = newest() else { return };
+    let args = ["-shape", shape, "-objects", objects];
+    if let Some(file) = required(core_of(version, "perf/gen", Mode::Default, &args)) {
+        check(shape, &file);
+    }
+}
+
+/// All kinds of objects.
 #[test]
 fn mix() {
-    let Some(version) = newest() else { return };
-    let args = ["-shape", "mix", "-objects", "1000000"];
-    if let Some(file) = required(core_of(version, "perf/gen", Mode::Default, &args)) {
-        check("mix", &file);
-    }
+    shape("mix", "1000000");
+}
+
+/// As many levels as nodes.
+#[test]
+fn list() {
+    shape("list", "30000");
+}
+
+#[test]
+fn tree() {
+    shape("tree", "30000");
+}
+
+#[test]
+fn bigmap() {
+    shape("bigmap", "30000");
+}
+
+#[test]
+fn selfish() {
+    shape("selfish", "10000");
+}
+
+#[test]
+fn goroutines() {
+    shape("goroutines", "3000");
 }
 
 fn check(name: &str, file: &CoreFile) {
