@@ -13,7 +13,8 @@
 //!
 //! A test that lacks a tool (network, gdb) says so and passes; `GOREF_REQUIRE_ALL=1` turns that into a failure. Environment:
 //! * `GOREF_GO_ROOTS`: a folder with `VERSION/go/bin/go` inside, used instead of downloading toolchains;
-//! * `GOREF_GO_VERSIONS`: the versions to test, separated by commas (default: all that are known).
+//! * `GOREF_GO_VERSIONS`: the versions to test, separated by commas (default: all that are known);
+//! * `GOREF_REFERENCE`: folders with `exe` and `core`, separated by colons, to hold against the reference walkers as well.
 
 #![allow(missing_docs)]
 
