@@ -8,6 +8,10 @@ use crate::error::{Error, Result};
 use crate::model::dwarf::GlobalVariable;
 use crate::model::types::{TypeId, TypeTable};
 use rustc_hash::FxHashMap;
+use std::ops::RangeInclusive;
+
+/// `runtime.spanInlineMarkBits` lies at the end of a span's one page.
+const MAX_INLINE_MARK_BITS: u64 = 4096;
 
 /// Offset of the first of `paths` (alternatives separated by `|`) in struct `ty`.
 fn offset_of(types: &TypeTable, ty: TypeId, paths: &str) -> Option<u64> {
@@ -413,6 +417,14 @@ impl RuntimeLayout {
         constants: &FxHashMap<String, i64>,
         bias: u64,
     ) -> Result<Self> {
+        let inline_mark_bits_size = types.find("runtime.spanInlineMarkBits").map_or(0, |ty| types.get(ty).size);
+        if inline_mark_bits_size > MAX_INLINE_MARK_BITS {
+            return Err(Error::new(format!(
+                "runtime layout: struct runtime.spanInlineMarkBits has {inline_mark_bits_size} bytes, expected at most \
+                 {MAX_INLINE_MARK_BITS}"
+            ))
+            .remedy("use an executable built by Go 1.24 to 1.27"));
+        }
         Ok(Self {
             globals: Globals::find(variables, bias)?,
             constants: Constants::find(constants)?,
@@ -447,7 +459,7 @@ impl RuntimeLayout {
             stack_object_record: StackObjectRecordLayout::find(types)?,
             mstats: MstatsLayout::find(types)?,
             gc_controller: GcControllerLayout::find(types)?,
-            inline_mark_bits_size: types.find("runtime.spanInlineMarkBits").map_or(0, |ty| types.get(ty).size),
+            inline_mark_bits_size,
         })
     }
 }
@@ -492,16 +504,26 @@ impl Constants {
     fn find(constants: &FxHashMap<String, i64>) -> Result<Self> {
         let runtime = |name: &str| constants.get(&format!("runtime.{name}")).copied();
         let kind = |name: &str| runtime(name).and_then(|v| u8::try_from(v).ok());
-        let size = |name: &str, usual: u64| runtime(name).and_then(|v| u64::try_from(v).ok()).unwrap_or(usual);
+        let size = |name: &str, known: RangeInclusive<i64>, usual: u64| match runtime(name) {
+            None => Ok(usual),
+            Some(value) if known.contains(&value) => Ok(value.cast_unsigned()),
+            Some(value) => Err(Error::new(format!(
+                "runtime layout: constant runtime.{name} is {value}, expected {} to {}",
+                known.start(),
+                known.end()
+            ))
+            .remedy("use an executable built by Go 1.24 to 1.27")),
+        };
         Ok(Self {
             kind_special_finalizer: kind("_KindSpecialFinalizer").ok_or_else(|| {
                 Error::new("runtime layout: no constant runtime._KindSpecialFinalizer in the DWARF of the executable")
             })?,
             kind_special_weak_handle: kind("_KindSpecialWeakHandle"),
             kind_special_cleanup: kind("_KindSpecialCleanup"),
-            // 8 bytes of header; bitmaps up to one bitmap word per pointer bit: the same in every supported release.
-            min_size_for_malloc_header: size("minSizeForMallocHeader", 512),
-            malloc_header_size: size("mallocHeaderSize", 8),
+            // 8 bytes of header; bitmaps up to one bitmap word per pointer bit: the same in every supported release. The mask of
+            // an object with a bitmap must fit a word.
+            min_size_for_malloc_header: size("minSizeForMallocHeader", 8..=512, 512)?,
+            malloc_header_size: size("mallocHeaderSize", 8..=8, 8)?,
         })
     }
 }

@@ -39,6 +39,33 @@ impl Segment {
         free
     }
 
+    /// Whether one of `n` words from `first` on is a pointer that nobody claimed.
+    #[must_use]
+    pub fn any_free(&self, first: u64, n: u64) -> bool {
+        let free = self.mask.iter().zip(&self.claimed).map(|(mask, claimed)| mask & !claimed);
+        let end = first.saturating_add(n);
+        let from = usize::try_from(first / 64).unwrap_or(usize::MAX);
+        (first / 64..end.div_ceil(64)).zip(free.skip(from)).any(|(e, free)| {
+            let at = |bit: u64| bit.saturating_sub(e * 64).min(64);
+            let below = |bits: u64| if bits == 64 { !0 } else { (1 << bits) - 1 };
+            free & below(at(end)) & !below(at(first)) != 0
+        })
+    }
+
+    /// Claims all pointers that nobody claimed, and returns their indices.
+    pub fn take_all(&mut self) -> Vec<u64> {
+        let mut all = Vec::new();
+        for (e, (mask, claimed)) in (0u64..).zip(self.mask.iter().zip(&mut self.claimed)) {
+            let mut free = mask & !*claimed;
+            *claimed |= free;
+            while free != 0 {
+                all.push(e * 64 + u64::from(free.trailing_zeros()));
+                free &= free - 1;
+            }
+        }
+        all
+    }
+
     fn new(range: AddrRange, mask: &Mask, module: u32, is_bss: bool) -> Self {
         // Words that the mask has and the segment does not are not scanned.
         let nwords = (range.len / WORD).min(mask.nbits) as usize;
@@ -196,6 +223,21 @@ impl Reader<'_, '_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn free_words_of_a_range() {
+        let mask = Mask { nbits: 192, words: vec![1 << 63, 0, 1] };
+        let range = AddrRange { start: Addr(0x1000), len: u64::MAX };
+        let mut segment = Segment::new(range, &mask, 0, false);
+        for first in [0, 1, 62, 63, 64, 127, 128, 129, 200, u64::MAX] {
+            for n in [0, 1, 2, 64, 65, 66, 1000, u64::MAX] {
+                let slowly = [63, 128].iter().any(|&w| w >= first && w < first.saturating_add(n));
+                assert_eq!(segment.any_free(first, n), slowly, "{first} {n}");
+            }
+        }
+        assert_eq!(segment.take_all(), [63, 128]);
+        assert!(segment.take_all().is_empty() && !segment.any_free(0, u64::MAX));
+    }
 
     #[test]
     fn pointers_in_a_range_of_words() {

@@ -23,6 +23,9 @@ const CLASS_SIZES: [u16; 68] = [
     20480, 21760, 24576, 27264, 28672,
 ];
 
+/// Words more than 32 GiB past their shard's base, which only one object of more than that pushes so far, are not followed.
+const BEYOND_SHARD: &str = "walk.beyond_shard";
+
 /// Mask words of a partial object that no claimant explained yet.
 #[derive(Copy, Clone, Debug)]
 pub struct Open {
@@ -243,13 +246,19 @@ impl Claim<'_> {
                 continue;
             }
             let offset = addr - span.start - u64::from(slot) * elem_size;
-            let granule = ((addr - self.base) / 8) as u32;
-            let count = self.clamp(count, elem_size - offset);
-            let item = Item { granule, count, restrict: !0 };
+            // Over 512 bytes only the start of the slot matters.
+            let at = if elem_size > 512 { addr - offset } else { addr };
+            let Ok(granule) = u32::try_from((at - self.base) / 8) else {
+                // Behind the one span that is longer than a shard may reach.
+                claimed.incidents.count(BEYOND_SHARD);
+                continue;
+            };
             if elem_size > 512 {
-                self.large(id, offset, elem_size, item, dialog, claimed);
+                self.large(id, granule, elem_size, dialog, claimed);
                 continue;
             }
+            let count = self.clamp(count, elem_size - offset);
+            let item = Item { granule, count, restrict: !0 };
             let question = match self.target.retype {
                 Retype::No => None,
                 Retype::Closure => Some(Question::Closure(elem_size as u32)),
@@ -318,7 +327,7 @@ impl Claim<'_> {
             return;
         }
         open.words &= !words;
-        let granule = ((addr - self.base) / 8) as u32;
+        let Ok(granule) = u32::try_from((addr - self.base) / 8) else { return };
         let count = self.clamp(count, span.elem_size() - offset);
         claimed.items.push(Item { granule, count, restrict: words >> (offset / 8) });
     }
@@ -353,9 +362,8 @@ impl Claim<'_> {
     }
 
     /// An object over 512 bytes: its allocation type replaces the edge's.
-    fn large(&self, id: SpanId, offset: u64, elem_size: u64, item: Item, dialog: &mut Dialog, claimed: &mut Claimed) {
+    fn large(&self, id: SpanId, granule: u32, elem_size: u64, dialog: &mut Dialog, claimed: &mut Claimed) {
         let heap = self.world.heap;
-        let granule = item.granule - (offset / 8) as u32;
         let start = self.base + u64::from(granule) * 8;
         match heap.mask_source(id) {
             MaskSource::Header => {
@@ -394,10 +402,20 @@ impl Dialog {
             claimed.incidents.count("walk.unreadable_allocation_type");
             return;
         };
+        if mask.size > size {
+            claimed.incidents.count("walk.allocation_type_larger_than_object");
+            return;
+        }
         if mask.ptr_words == 0 {
             return;
         }
-        let count = (size / mask.size.max(1)).clamp(1, u64::from(TAIL - 1)) as u32;
+        let count = (size / mask.size).clamp(1, u64::from(TAIL - 1));
+        // An object longer than a shard may reach is followed up to there.
+        let reach = (u64::from(u32::MAX - item.granule) * 8 / mask.size).max(1);
+        if count > reach {
+            claimed.incidents.count(BEYOND_SHARD);
+        }
+        let count = count.min(reach) as u32;
         let own = Own::Header(world.type_number(rtype));
         self.answers.push(Answer { key, own, item: Item { count, ..item }, bytes });
     }

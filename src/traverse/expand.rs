@@ -14,6 +14,9 @@ use crate::image::{Scratch, UnitBytes};
 use crate::incident::Incidents;
 use crate::model::heap::MaskSource;
 
+/// More than 2^32 candidates of one wave for one shard: tens of gigabytes of pointers in one value. The rest is not followed.
+const BEYOND_RUNS: &str = "walk.too_many_candidates";
+
 /// Consecutive candidates of one segment with the same key.
 #[derive(Copy, Clone, Debug)]
 pub struct Run {
@@ -139,7 +142,11 @@ impl Output {
                     if segment.runs.is_empty() {
                         self.touched.push(shard);
                     }
-                    segment.runs.push(Run { key, unit, start: segment.addrs.len() as u32, counts: u32::MAX });
+                    let Ok(start) = u32::try_from(segment.addrs.len()) else {
+                        self.incidents.count(BEYOND_RUNS);
+                        return;
+                    };
+                    segment.runs.push(Run { key, unit, start, counts: u32::MAX });
                 }
                 segment.addrs.push(addr);
             }
@@ -159,7 +166,12 @@ impl Output {
                     if segment.runs.is_empty() {
                         self.touched.push(shard);
                     }
-                    let (start, counts) = (segment.addrs.len() as u32, segment.counts.len() as u32);
+                    let Ok(start) = u32::try_from(segment.addrs.len()) else {
+                        self.incidents.count(BEYOND_RUNS);
+                        return;
+                    };
+                    // No more than addresses.
+                    let counts = segment.counts.len() as u32;
                     segment.runs.push(Run { key, unit, start, counts });
                 }
                 segment.addrs.push(addr);
@@ -429,7 +441,7 @@ impl Emit<'_> {
                             (from..count).for_each(&mut element);
                         }
                     } else {
-                        (0..u64::from(item.count)).for_each(&mut element);
+                        (0..u64::from(item.count & !TAIL)).for_each(&mut element);
                     }
                 }
                 self.flush_dynamic(key, dynamic, out);

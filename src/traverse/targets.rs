@@ -230,6 +230,11 @@ impl<'a, 'img> Resolver<'a, 'img> {
         if captures.is_empty() {
             captures.extend(library::method_value_receiver(&self.types, &name));
         }
+        // A capture outside of the object is damaged debug information.
+        captures.retain(|f| {
+            let end = f.offset.checked_add(self.types.get(f.ty).size);
+            end.is_some_and(|end| end <= u64::from(room))
+        });
         let index = u32::try_from(self.programs.closures.len()).expect("fewer closures than functions");
         self.programs.closures.push(Closure { function: label, captures });
         let known = (self.compile(ProgramKey::Closure(index)), Step { label, ty: NO_TYPE });

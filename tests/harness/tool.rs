@@ -53,6 +53,16 @@ pub fn core(exe: &Path, core: &Path, args: &[&str]) -> Ran {
     Ran { output: output(&mut command), profile, _dir: dir }
 }
 
+/// Like [`core`], with limits on private memory and time: a run that exceeds the first is ended by a signal.
+pub fn core_limited(exe: &Path, core: &Path, args: &[&str], kib: u64, limit: Duration) -> Ran {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let profile = dir.path().join("grf.out");
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("ulimit -d {kib} && ulimit -c 0 && exec \"$0\" \"$@\""));
+    command.arg(env!("CARGO_BIN_EXE_goref-fast")).arg("core").arg(exe).arg(core).arg("-o").arg(&profile).args(args);
+    Ran { output: output_within(command.current_dir(dir.path()), limit), profile, _dir: dir }
+}
+
 /// Like [`core`], and the run must succeed.
 pub fn core_ok(exe: &Path, core_file: &Path, args: &[&str]) -> Ran {
     let ran = core(exe, core_file, args);
@@ -76,6 +86,10 @@ pub fn run(args: &[&str]) -> Output {
 
 /// `Command::output` with an end to waiting.
 fn output(command: &mut Command) -> Output {
+    output_within(command, LIMIT)
+}
+
+fn output_within(command: &mut Command, limit: Duration) -> Output {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -89,10 +103,10 @@ fn output(command: &mut Command) -> Output {
         if let Some(status) = child.try_wait().expect("wait") {
             break status;
         }
-        if start.elapsed() > LIMIT {
+        if start.elapsed() > limit {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("{command:?} did not end within {LIMIT:?}");
+            panic!("{command:?} did not end within {limit:?}");
         }
         std::thread::sleep(Duration::from_millis(5));
     };

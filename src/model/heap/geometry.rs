@@ -85,6 +85,17 @@ impl Bitmaps {
     }
 }
 
+/// Whether pages, slot size and number of slots agree as `(*mheap).initSpan` makes them: of two spans that claim the same pages, the
+/// one that does not add up is the damaged one.
+pub(super) fn adds_up(span: &Span, details: &SpanDetails, bitmaps: Bitmaps) -> bool {
+    let (bytes, elem_size) = (details.npages * PAGE_SIZE, span.elem_size());
+    if span.is_large() {
+        return bytes == elem_size || details.is_user_arena;
+    }
+    let usable = bytes.saturating_sub(bitmaps.total(span.noscan(), elem_size, details.npages));
+    usable / elem_size == u64::from(span.nelems)
+}
+
 /// Parses and checks the `mspan` at address `mspan`, of which `record` holds all bytes.
 pub(super) fn parse(record: &[u8], mspan: u64, layout: &MspanLayout, bitmaps: Bitmaps) -> Record {
     if u8_at(record, layout.state) != IN_USE {
@@ -117,9 +128,11 @@ pub(super) fn parse(record: &[u8], mspan: u64, layout: &MspanLayout, bitmaps: Bi
         return bad;
     }
     if large {
-        if nelems != 1 {
+        if nelems != 1 || elem_size < PAGE_SIZE {
             return bad;
         }
+        // The chunk of a user arena has its bitmap behind its one slot.
+        limit = limit.min(start + elem_size);
     } else {
         let bitmaps = bitmaps.total(span_class & 1 != 0, elem_size, npages);
         // The second check bounds the error of the reciprocal below 1: slots come out exact.

@@ -61,7 +61,7 @@ impl Heap {
         }
         let Unit { mut good, bad, mut incidents } = all;
         good.par_sort_unstable_by_key(|(span, d)| (span.start, d.mspan));
-        let unread_pages = drop_overlaps(&mut good, bad, &mut incidents);
+        let unread_pages = drop_overlaps(&mut good, bad, Bitmaps::new(layout), &mut incidents);
         let (mut spans, mut details): (Vec<Span>, Vec<SpanDetails>) = good.into_iter().unzip();
 
         let cut = shards::cut(&mut spans, &details);
@@ -146,7 +146,7 @@ fn read_unit(image: &dyn Image, layout: &RuntimeLayout, array: u64, len: u64) ->
     }
     let mut scratch = Scratch::default();
     let loaded = image.load(&records, &mut scratch);
-    let mut starts = Vec::new();
+    let mut ends = Vec::new();
     for (i, record) in records.iter().enumerate() {
         let bytes = loaded.get(i);
         if bytes.is_empty() {
@@ -157,7 +157,8 @@ fn read_unit(image: &dyn Image, layout: &RuntimeLayout, array: u64, len: u64) ->
         match parsed {
             Record::NotInUse => {}
             Record::Good(span, details) => {
-                starts.push(AddrRange { start: Addr(span.start), len: 1 });
+                let last = span.start + details.npages * PAGE_SIZE - 1;
+                ends.extend([span.start, last].map(|at| AddrRange { start: Addr(at), len: 1 }));
                 unit.good.push((span, details));
             }
             Record::BadSlots { start, npages } => {
@@ -168,15 +169,18 @@ fn read_unit(image: &dyn Image, layout: &RuntimeLayout, array: u64, len: u64) ->
         }
     }
 
-    // A span where the process had no memory is damage. Asking costs nothing with a mapped core: nothing is read.
+    // A span that does not begin and end where the process had memory is damage: tables are sized by spans. Asking costs nothing
+    // with a mapped core: nothing is read.
     let mut scratch = Scratch::default();
-    let present = image.load(&starts, &mut scratch);
+    let present = image.load(&ends, &mut scratch);
     let mut i = 0;
     unit.good.retain(|(span, d)| {
-        let here = !present.get(i).is_empty();
-        i += 1;
-        let range = AddrRange { start: Addr(span.start), len: d.npages * PAGE_SIZE };
-        let known = here || image.missing().bytes_in(range) > 0;
+        let page = |n: u64| AddrRange { start: Addr(span.start + n * PAGE_SIZE), len: PAGE_SIZE };
+        let known = [page(0), page(d.npages - 1)]
+            .into_iter()
+            .enumerate()
+            .all(|(end, page)| !present.get(i + end).is_empty() || image.missing().bytes_in(page) > 0);
+        i += 2;
         if !known {
             unit.incidents.count("span.unmapped");
         }
@@ -185,18 +189,41 @@ fn read_unit(image: &dyn Image, layout: &RuntimeLayout, array: u64, len: u64) ->
     unit
 }
 
-/// Drops spans that overlap the one before them, and returns the pages of bad spans that no good one covers.
-fn drop_overlaps(good: &mut Vec<(Span, SpanDetails)>, mut bad: Vec<(u64, u64)>, incidents: &mut Incidents) -> u64 {
-    let mut end = 0;
-    good.retain(|(span, d)| {
-        let apart = span.start >= end;
-        if apart {
-            end = span.start + d.npages * PAGE_SIZE;
-        } else {
-            incidents.count("span.overlap");
+/// Leaves of spans that overlap those that add up, or overlap fewer others; returns the pages of bad and dropped spans that no
+/// good one covers.
+fn drop_overlaps(
+    good: &mut Vec<(Span, SpanDetails)>,
+    mut bad: Vec<(u64, u64)>,
+    bitmaps: Bitmaps,
+    incidents: &mut Incidents,
+) -> u64 {
+    let end_of = |(span, d): &(Span, SpanDetails)| span.start + d.npages * PAGE_SIZE;
+    if !good.is_sorted_by(|a, b| end_of(a) <= b.0.start) {
+        let adds_up = |(span, d): &(Span, SpanDetails)| geometry::adds_up(span, d, bitmaps);
+        let mut kept: Vec<(Span, SpanDetails)> = Vec::with_capacity(good.len());
+        for (i, new) in good.iter().enumerate() {
+            let mut keep = true;
+            while let Some(last) = kept.last()
+                && end_of(last) > new.0.start
+                && keep
+            {
+                incidents.count("span.overlap");
+                let wide = good.get(i + 1).is_some_and(|next| next.0.start < end_of(last));
+                let sound = adds_up(last);
+                let last_stays = if sound == adds_up(new) { !wide } else { sound };
+                if last_stays {
+                    bad.push((new.0.start, new.1.npages));
+                    keep = false;
+                } else {
+                    bad.extend(kept.pop().map(|(span, d)| (span.start, d.npages)));
+                }
+            }
+            if keep {
+                kept.push(*new);
+            }
         }
-        apart
-    });
+        *good = kept;
+    }
     bad.sort_unstable();
     let mut unread = 0u64;
     let mut end = 0;

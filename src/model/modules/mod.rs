@@ -170,23 +170,33 @@ fn segment_mask(
     if nbits == 0 {
         return Mask::default();
     }
+    // A segment ends where the process had memory; where it does not, the mask's own length is believed.
+    let last = AddrRange { start: Addr(segment.end().0 - 1), len: 1 };
+    let sound = image.read_u8(last.start).is_ok() || image.missing().bytes_in(last) > 0;
+    let read = || {
+        let n = image.read_u32(bitvector.add(layout.bitvector.n)).ok()?;
+        let start = Addr(image.read_u64(bitvector.add(layout.bitvector.bytedata)).ok()?);
+        if sound && u64::from(n) != nbits {
+            return None;
+        }
+        let mut scratch = Scratch::default();
+        let bytes = image.load(&[AddrRange { start, len: u64::from(n).div_ceil(8) }], &mut scratch);
+        Mask::from_bytes(bytes.get(0), u64::from(n))
+    };
+    if !sound {
+        incidents.count("module.bad_segment");
+    }
+    if let Some(mask) = read() {
+        return mask;
+    }
+    if !sound {
+        incidents.count("module.mask_unread");
+        return Mask::default();
+    }
     // `bitvector.n` is an int32: no segment has more words.
     if nbits > u64::from(i32::MAX.cast_unsigned()) {
         incidents.count("module.mask_unread");
         return Mask::default();
-    }
-    let read = || {
-        let n = image.read_u32(bitvector.add(layout.bitvector.n)).ok()?;
-        let start = Addr(image.read_u64(bitvector.add(layout.bitvector.bytedata)).ok()?);
-        if u64::from(n) != nbits {
-            return None;
-        }
-        let mut scratch = Scratch::default();
-        let bytes = image.load(&[AddrRange { start, len: nbits.div_ceil(8) }], &mut scratch);
-        Mask::from_bytes(bytes.get(0), nbits)
-    };
-    if let Some(mask) = read() {
-        return mask;
     }
     incidents.count("module.mask_from_program");
     gcprog::expand(image, Addr(program), nbits).unwrap_or_else(|| {

@@ -137,6 +137,7 @@ fn module(sections: &[[u64; 3]]) -> Vec<(u64, Vec<u8>)> {
         (SECTIONS, map),
         (MASKS, vec![0b1000_0001, 0b10]),
         (0x9000, vec![3, 0b101, 0]),
+        (DATA, vec![0; 80]),
     ]
 }
 

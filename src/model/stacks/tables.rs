@@ -92,7 +92,7 @@ fn build(image: &dyn Image, modules: &Modules, pc: u64) -> Option<FrameCode> {
         varp: if spdelta.is_some_and(|d| d > 0) { -16 } else { -8 },
         argp,
         arg_words,
-        deferreturn_pc: (func.deferreturn != 0).then(|| func.entry + u64::from(func.deferreturn) + 1),
+        deferreturn_pc: (func.deferreturn != 0).then(|| func.entry.wrapping_add(u64::from(func.deferreturn) + 1)),
         maps: StackMaps::default(),
         name,
     };
