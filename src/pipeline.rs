@@ -9,7 +9,7 @@ use crate::image::{Image, Inputs, Process};
 use crate::incident::Incidents;
 use crate::model::descriptors::Descriptors;
 use crate::model::dwarf::DebugInfo;
-use crate::model::heap::{Heap, RuntimeCounters, Shard, SpanId, TypeMasks};
+use crate::model::heap::{Heap, HeapTotals, RuntimeCounters, Shard, SpanId, TypeMasks};
 use crate::model::layout::RuntimeLayout;
 use crate::model::modules::Modules;
 use crate::model::queues::Queues;
@@ -174,15 +174,7 @@ fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -
         conservative: Amount { objects: walked.stats.conservative_objects, bytes: walked.stats.conservative_bytes },
     };
     incidents.add("paths.over_budget", walked.stats.over_budget);
-    let mut partial = Vec::new();
-    if heap.missing_bytes > 0 {
-        let share = 100.0 * heap.missing_bytes as f64 / heap.in_use_bytes.max(1) as f64;
-        partial.push(format!(
-            "the core lacks {} bytes of the heap's pages ({share:.1} % of the heap in use): objects there are counted where a \
-             pointer to them was found, but what only they refer to is missing; take the core again with room for all of it",
-            heap.missing_bytes
-        ));
-    }
+    let partial = partial(process.image.missing().bytes(), heap, &incidents);
     let walk = WalkStats {
         levels: walked.stats.levels,
         candidates: walked.stats.candidates,
@@ -210,6 +202,33 @@ fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -
         conservative_holds,
         partial,
     }
+}
+
+/// What makes the result partial, beyond what the totals show.
+fn partial(missing: u64, heap: &HeapTotals, incidents: &Incidents) -> Vec<String> {
+    let mut partial = Vec::new();
+    if heap.missing_bytes > 0 {
+        let share = 100.0 * heap.missing_bytes as f64 / heap.in_use_bytes.max(1) as f64;
+        partial.push(format!(
+            "the core lacks {} bytes of the heap's pages ({share:.1} % of the heap in use): objects there are counted where a \
+             pointer to them was found, but what only they refer to is missing; take the core again with room for all of it",
+            heap.missing_bytes
+        ));
+    } else if missing > 0 {
+        partial.push(format!(
+            "the core lacks {missing} bytes of the process's memory, none of them (0 %) in the heap: what only they refer to is \
+             missing; take the core again with room for all of it"
+        ));
+    }
+    let causes: Vec<String> = incidents.losses().map(|(cause, n)| format!("{cause}: {n}")).collect();
+    if !causes.is_empty() {
+        partial.push(format!(
+            "some structures of the process are damaged or not in the core ({}): what only they refer to is missing from the \
+             profile or counted as unreachable; take the core again if the process still runs",
+            causes.join(", ")
+        ));
+    }
+    partial
 }
 
 /// The conservative words that point to objects which nothing else holds, each such object once.

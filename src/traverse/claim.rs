@@ -398,6 +398,10 @@ impl Dialog {
         bytes: u64,
         claimed: &mut Claimed,
     ) {
+        if rtype == 0 {
+            // Just being allocated: the collector sees no pointers either.
+            return;
+        }
         let Some(mask) = world.masks.get(world.image, rtype) else {
             claimed.incidents.count("walk.unreadable_allocation_type");
             return;
