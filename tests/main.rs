@@ -23,7 +23,7 @@ mod bad_input;
 mod crash;
 mod fixtures;
 mod harness;
-mod reference;
 mod hostile;
+mod reference;
 mod sample;
 mod shapes;
