@@ -133,7 +133,7 @@ fn stage<I: Send, T: Send>(
     let mut group = criterion.benchmark_group(name);
     group.throughput(throughput).sample_size(10).sampling_mode(SamplingMode::Flat);
     for pool in pools {
-        let id = BenchmarkId::new(dump.name, format!("{} threads", pool.current_num_threads()));
+        let id = BenchmarkId::new(dump.name, format!("threads={}", pool.current_num_threads()));
         group.bench_function(id, |bencher| {
             let setup = || pool.install(&setup);
             bencher.iter_batched(setup, |input| pool.install(|| run(input)), BatchSize::PerIteration);
@@ -178,11 +178,13 @@ fn measure(criterion: &mut Criterion, dump: &Dump) {
     let words = collect(process, &model_of()).words.len() as u64;
     println!("{}: reachable {} objects, {} bytes", dump.name, totals.reachable().objects, totals.reachable().bytes);
 
-    let unpacked = Throughput::Bytes(inputs.core().data().len() as u64);
+    // A file that is only mapped has no speed in bytes: then it is files per second.
+    let (length, unpacked) = (std::fs::metadata(&dump.core).expect("a core").len(), inputs.core().data().len() as u64);
+    let read = if length == unpacked { Throughput::Elements(2) } else { Throughput::Bytes(unpacked) };
     stage(
         criterion,
         ("open and parse", dump),
-        unpacked,
+        read,
         &pools,
         || (),
         |()| {
