@@ -151,7 +151,7 @@ func compound() {
 
 // A map that does not escape: its header is a stack object, the rest is on the heap and the map's.
 //
-//goref:expect path="$P.mapLocal.m -> $mapval. (*$P.V)" count=100 bytes=4800
+//goref:expect path="$P.mapLocal.m -> $mapval. (*$P.V)" mode="noopt" count=100 bytes=4800
 //go:noinline
 func mapLocal(n int64) {
 	m := make(map[int64]*V)
