@@ -616,8 +616,11 @@ impl Emit<'_> {
             // A run of a longer object ends with its elements; only the last one takes what is left of the slot.
             let run = u64::from(item.count & !TAIL).saturating_mul(self.program.size);
             let next = addr.saturating_add(run);
-            let cut = item.count & !TAIL == MAX_RUN && next.saturating_add(self.program.size) <= slot_end;
-            let end = if cut { next } else { slot_end };
+            // Only a full run has a successor: masked and untyped programs know no elements, and a closure's known captures may
+            // end before its object does.
+            let full = item.count & !TAIL == MAX_RUN && self.program.size > 0;
+            let more = full && next.saturating_add(self.program.size) <= slot_end;
+            let end = if more { next } else { slot_end };
             let mut mask = std::mem::take(&mut buffers.mask);
             if !heap.object_mask_words(image, masks, id, slot, (addr - start) / 8, (end - addr) / 8, &mut mask) {
                 out.incidents.count("walk.unreadable_mask");
