@@ -74,10 +74,10 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct CoreArgs {
-    /// The executable that ran, with DWARF (do not strip it); may be compressed with zstd
+    /// The executable that ran, with DWARF (do not strip it); may be compressed with zstd or gzip
     exe: PathBuf,
 
-    /// Its core dump, from gcore or from the kernel; may be compressed with zstd
+    /// Its core dump, from gcore or from the kernel; may be compressed with zstd or gzip
     core: PathBuf,
 
     /// Where the profile goes; - is standard output, which then takes no report

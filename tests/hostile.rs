@@ -269,7 +269,10 @@ fn memory_aims(exe: &Path, core: &Path) -> Vec<Aim> {
     let notes = threads.filter(|s| s.p_type(le) == object::elf::PT_NOTE);
     aims.push(Aim {
         name: "headers and notes of the core",
-        ranges: notes.map(|s| s.p_offset(le)..s.p_offset(le) + s.p_filesz(le)).chain([0..4096]).collect(),
+        ranges: notes
+            .map(|s| s.p_offset(le)..s.p_offset(le) + s.p_filesz(le))
+            .chain(std::iter::once(0..4096))
+            .collect(),
     });
     for aim in &mut aims {
         aim.ranges.retain(|r| r.start < r.end);

@@ -7,13 +7,14 @@
 //! * [`shapes`]: generated heaps of `perf/gen`: totals of a million mixed objects, lists, self-referring types.
 //! * [`crash`]: cores that the kernel wrote.
 //! * [`sample`]: the bundled sample of `testdata/sample`; needs neither Go nor a network.
-//! * [`hostile`]: seeded mutations of a dump, under limits of time and memory.
 //! * [`reference`]: a naive walker that shares no code with `src/traverse`: the same objects, paths and totals.
+//! * [`hostile`]: seeded mutations of a dump, under limits of time and memory.
 //! * [`bad_input`]: damaged, truncated and mismatched input: an exit status, never a signal.
 //!
 //! A test that lacks a tool (network, gdb) says so and passes; `GOREF_REQUIRE_ALL=1` turns that into a failure. Environment:
 //! * `GOREF_GO_ROOTS`: a folder with `VERSION/go/bin/go` inside, used instead of downloading toolchains;
-//! * `GOREF_GO_VERSIONS`: the versions to test, separated by commas (default: all that are known).
+//! * `GOREF_GO_VERSIONS`: the versions to test, separated by commas (default: all that are known);
+//! * `GOREF_REFERENCE`: folders with `exe` and `core`, separated by colons, to hold against the reference walkers as well.
 
 #![allow(missing_docs)]
 

@@ -6,7 +6,7 @@
 //! The mask of an object up to 512 bytes is in its span: one or two words, loaded with the object. A larger object was
 //! given its allocation type's own program when it was claimed, so its mask needs no second look.
 
-use super::frontier::{Frontier, Item, POOL, Part, Slice, TAIL};
+use super::frontier::{Frontier, Item, MAX_RUN, POOL, Part, Slice, TAIL};
 use super::scan::{Edge, INDEXED, Op, Program, ProgramKey, for_each_rep};
 use super::world::World;
 use crate::address::{Addr, AddrRange};
@@ -616,7 +616,11 @@ impl Emit<'_> {
             // A run of a longer object ends with its elements; only the last one takes what is left of the slot.
             let run = u64::from(item.count & !TAIL).saturating_mul(self.program.size);
             let next = addr.saturating_add(run);
-            let end = if next.saturating_add(self.program.size) <= slot_end { next } else { slot_end };
+            // Only a full run has a successor: masked and untyped programs know no elements, and a closure's known captures may
+            // end before its object does.
+            let full = item.count & !TAIL == MAX_RUN && self.program.size > 0;
+            let more = full && next.saturating_add(self.program.size) <= slot_end;
+            let end = if more { next } else { slot_end };
             let mut mask = std::mem::take(&mut buffers.mask);
             if !heap.object_mask_words(image, masks, id, slot, (addr - start) / 8, (end - addr) / 8, &mut mask) {
                 out.incidents.count("walk.unreadable_mask");

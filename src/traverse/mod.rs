@@ -21,6 +21,7 @@ pub mod world;
 use crate::image::Scratch;
 use crate::incident::Incidents;
 use crate::model::heap::Heap;
+use crate::model::types::{Kind, TypeId};
 use crate::roots::{Roots, Stratum};
 use claim::{Claimed, Open, Own, ShardState, claim_shard};
 use expand::{Buffers, Output, Pool, Wave, expand_unit};
@@ -207,6 +208,8 @@ impl Walker<'_, '_, '_> {
             let Some(path) = path else { continue };
             let typed = root.ty.filter(|&ty| self.resolver.types.get(ty).size.div_ceil(8) <= u64::from(root.nwords));
             let (key, count) = match typed {
+                // A map that did not escape: its header lies on the stack, under the map's own name.
+                Some(ty) if self.is_map_header(ty, root.nwords) => (ProgramKey::MapHeader(ty), 1),
                 Some(ty) if self.resolver.programs.typed() => (ProgramKey::Value(ty), 1),
                 _ => (ProgramKey::Raw, root.nwords),
             };
@@ -215,6 +218,16 @@ impl Walker<'_, '_, '_> {
             first.push(group, POOL, &[Item { granule, count, restrict: !0 }]);
         }
         self.levels(first);
+    }
+
+    /// Whether a value of `nwords` words, said to be of map type `ty` (one word), is the map's header itself.
+    fn is_map_header(&self, ty: TypeId, nwords: u32) -> bool {
+        match self.resolver.types.get(ty).kind {
+            Kind::Map { header: Some(header), .. } if nwords > 1 && self.resolver.programs.typed() => {
+                self.resolver.types.get(header).size.div_ceil(8) <= u64::from(nwords)
+            }
+            _ => false,
+        }
     }
 
     /// Data and bss words that neither a variable nor a typed pointer into them has claimed.

@@ -66,6 +66,11 @@ impl Memory<'_> {
 
     /// Addresses of the words that the collector follows, ascending.
     pub fn pointer_words(&self, object: Object) -> Vec<u64> {
+        self.pointer_words_in(object, object.addr, object.addr + self.size(object))
+    }
+
+    /// Those from `low` to before `high`, which lie in the object.
+    pub fn pointer_words_in(&self, object: Object, low: u64, high: u64) -> Vec<u64> {
         let size = self.size(object);
         let tiled = |rtype: u64, from: u64, to: u64| {
             let Some(mask) = self.masks.get(self.image, rtype) else { return Vec::new() };
@@ -73,7 +78,7 @@ impl Memory<'_> {
                 let word = (at - from) % mask.size / 8;
                 word < mask.ptr_words && mask.bits[(word / 64) as usize] >> (word % 64) & 1 != 0
             };
-            (from..to).step_by(8).filter(is_pointer).collect()
+            (from.max(low)..to.min(high)).step_by(8).filter(is_pointer).collect()
         };
         match self.heap.mask_source(SpanId(object.span)) {
             MaskSource::Noscan | MaskSource::Large { rtype: 0 } => Vec::new(),
@@ -82,7 +87,7 @@ impl Memory<'_> {
                     let bit = (at - self.heap.spans()[object.span as usize].start) / 8;
                     self.image.read_u8(Addr(bitmap + bit / 8)).unwrap_or(0) >> (bit % 8) & 1 != 0
                 };
-                (object.addr..object.addr + size).step_by(8).filter(is_pointer).collect()
+                (low..high).step_by(8).filter(is_pointer).collect()
             }
             MaskSource::Header => tiled(self.word(object.addr), object.addr + 8, object.addr + size),
             MaskSource::Large { rtype } => tiled(rtype, object.addr, self.end(object)),

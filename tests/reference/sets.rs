@@ -1,5 +1,6 @@
 //! Sets of objects and how they differ, told with what a reader needs to find the cause.
 
+use super::dump::Dump;
 use super::heap::{Memory, Object};
 use goref_fast::address::Addr;
 use goref_fast::model::heap::SpanId;
@@ -39,6 +40,19 @@ pub fn minus(a: &HashSet<Object>, b: &HashSet<Object>) -> Vec<Object> {
     let mut only: Vec<_> = a.difference(b).copied().collect();
     only.sort_unstable();
     only
+}
+
+/// Whether an object was made by a collection and dropped by it, and so outlives it although nobody holds it: the closures that Go
+/// 1.24's `unique` makes to clean its maps.
+pub fn is_of_the_collection(dump: &Dump<'_, '_>, object: Object) -> bool {
+    let memory = dump.memory();
+    if memory.size(object) != 24 || memory.noscan(object) {
+        return false;
+    }
+    let code = memory.word(object.addr);
+    let name = dump.function(code).filter(|(entry, _)| *entry == code).map(|(_, name)| name).unwrap_or_default();
+    let all = name.starts_with("internal/concurrent.(*HashTrieMap[") && name.ends_with(".All.func1");
+    all || (name.starts_with("unique.addUniqueMap[") && name.ends_with(".func1.1"))
 }
 
 /// Size, class and first words of an object, and who holds it.

@@ -4,7 +4,7 @@
 use super::dump::Dump;
 use super::heap::Object;
 use super::paths::{Paths, SUB_OBJECTS};
-use super::values::{INDEXED, Leads, Reader, Step, What, Word, closure, index_step, size_of};
+use super::values::{INDEXED, Leads, Reader, Step, What, Word, closure, holds, index_step, size_of};
 use goref_fast::model::heap::{MaskSource, SpanId};
 use goref_fast::model::types::{Kind, TypeId};
 use goref_fast::roots::{Segment, Stratum};
@@ -96,10 +96,20 @@ pub struct Walker<'d, 'p, 'img> {
     segments: Vec<Segment>,
     pointery: HashMap<TypeId, bool>,
     shapes: HashMap<What, Rc<Vec<Word>>>,
+    /// Objects whose memory contradicts the type that the edge says.
+    contradictions: BTreeSet<String>,
 }
 
-/// Objects and bytes by path.
-pub fn walk(dump: &mut Dump<'_, '_>, max_depth: u32, fold: bool) -> (BTreeMap<String, (u64, u64)>, HashSet<Object>) {
+/// What a walk found.
+pub struct Found {
+    /// Objects and bytes by path.
+    pub paths: BTreeMap<String, (u64, u64)>,
+    pub reached: HashSet<Object>,
+    pub contradictions: BTreeSet<String>,
+}
+
+/// Walks everything.
+pub fn walk(dump: &mut Dump<'_, '_>, max_depth: u32, fold: bool) -> Found {
     let mut walker = Walker {
         paths: Paths::new(max_depth, fold),
         reached: HashSet::new(),
@@ -109,6 +119,7 @@ pub fn walk(dump: &mut Dump<'_, '_>, max_depth: u32, fold: bool) -> (BTreeMap<St
         segments: dump.roots.segments.clone(),
         pointery: HashMap::new(),
         shapes: HashMap::new(),
+        contradictions: BTreeSet::new(),
         dump,
     };
     for (i, word) in walker.pool.iter_mut().enumerate() {
@@ -119,7 +130,7 @@ pub fn walk(dump: &mut Dump<'_, '_>, max_depth: u32, fold: bool) -> (BTreeMap<St
     }
     walker.segments();
     walker.stratum(Stratum::Conservative);
-    (walker.paths.counted(), walker.reached)
+    Found { paths: walker.paths.counted(), reached: walker.reached, contradictions: walker.contradictions }
 }
 
 impl Walker<'_, '_, '_> {
@@ -138,6 +149,7 @@ impl Walker<'_, '_, '_> {
             }
             let typed = root.ty.filter(|ty| self.dump.types.get(*ty).size.div_ceil(8) <= u64::from(root.nwords));
             let (what, count) = match typed {
+                Some(ty) if self.is_map_header(ty, root.nwords) => (What::MapHeader(ty), 1),
                 Some(ty) => (What::Value(ty), 1),
                 None => (What::Raw, u64::from(root.nwords)),
             };
@@ -145,6 +157,12 @@ impl Walker<'_, '_, '_> {
             first.push(group, Item { pooled: true, at: root.first_word, count, only: !0, tail: false });
         }
         self.levels(first);
+    }
+
+    /// A map variable whose root is more than its one word is the header of a map that lives on the stack.
+    fn is_map_header(&self, ty: TypeId, nwords: u32) -> bool {
+        let Kind::Map { header: Some(header), .. } = self.dump.types.get(ty).kind else { return false };
+        nwords > 1 && self.dump.types.get(header).size <= u64::from(nwords) * 8
     }
 
     /// Data and bss words that neither a variable nor a pointer has claimed.
@@ -275,6 +293,9 @@ impl Walker<'_, '_, '_> {
         won.sort_by(|a, b| (&a.0.key, &a.1).cmp(&(&b.0.key, &b.1)));
         for (edge, own, item, object, mut path, counts) in won {
             let (what, checked) = self.retype(&own, edge, &mut path);
+            if counts {
+                self.check_type(object, &own, edge, &what, &item);
+            }
             if counts && !checked && own != Own::Nothing {
                 self.open_rest(object, &what, &item, known[&edge.key]);
             }
@@ -313,20 +334,21 @@ impl Walker<'_, '_, '_> {
         let size = size_of(&self.dump.types, what);
         let unknown = matches!(what, What::Raw | What::Masked);
         // Where the item's pointers lie, and the words that it has, by offset.
-        let mut len;
+        let len;
         let pointers: BTreeSet<u64>;
         let small;
         if item.pooled {
-            len = item.count.saturating_mul(if unknown { 8 } else { size }) / 8 * 8;
-            len = len.min((self.pool.len() as u64 - item.at) * 8);
+            let bytes = item.count.saturating_mul(if unknown { 8 } else { size }) / 8 * 8;
+            len = bytes.min((self.pool.len() as u64 - item.at) * 8);
             pointers = (0..len).step_by(8).filter(|at| self.pool[(item.at + at / 8) as usize].1).collect();
             small = false;
         } else {
             let memory = self.dump.memory();
             let Some(object) = memory.slot_at(item.at) else { return };
             len = memory.end(object) - item.at;
-            let mut words = memory.pointer_words(object);
-            words.retain(|at| *at >= item.at && *at < memory.end(object));
+            // A run of a known type is all that the item is.
+            let run = if group.checked || unknown { len } else { item.count.saturating_mul(size) };
+            let words = memory.pointer_words_in(object, item.at, item.at + len.min(run));
             small = memory.size(object) <= 512;
             let all = words.into_iter().map(|at| at - item.at);
             pointers = all.filter(|at| !small || item.only >> (at / 8) & 1 != 0).collect();
@@ -347,7 +369,8 @@ impl Walker<'_, '_, '_> {
                 }
                 let leads = if rtype != 0 { Leads::Interface(rtype) } else { Leads::To(What::Untyped, 1) };
                 let (place, steps, repeat) = (vec![], vec![], vec![at]);
-                found.push((0, at, Word { offset: at, place, steps, repeat, leads, storage: false }));
+                let word = Word { offset: at, place, steps, repeat, leads, storage: false, not_in_heap: false };
+                found.push((0, at, word));
             }
         } else {
             let count = len.checked_div(size).map_or(1, |room| item.count.min(room).max(1));
@@ -572,6 +595,36 @@ impl Walker<'_, '_, '_> {
                 let by_type: BTreeSet<u64> = self.shape(&what).iter().map(|w| w.offset / 8).collect();
                 let checked = size_of(&self.dump.types, &what) != mask.size || by_mask != by_type;
                 (what, checked)
+            }
+        }
+    }
+
+    /// Notes where an object's memory says something else than the edge to it.
+    fn check_type(&mut self, object: Object, own: &Own, edge: &Edge, what: &What, item: &Item) {
+        let types = &self.dump.types;
+        if let (Own::Header(_), What::Value(made) | What::Elements(made)) = (own, what) {
+            let offset = (edge.addr - item.at) % types.get(*made).size;
+            if let What::Value(claimed) | What::Elements(claimed) = edge.to
+                && !holds(types, *made, offset, claimed)
+            {
+                let (claimed, made) = (&types.get(claimed).name, &types.get(*made).name);
+                self.contradictions.insert(format!("{made} was made; {claimed} is not at byte {offset} of it"));
+            }
+        }
+        if self.dump.memory().size(object) > 512 {
+            return;
+        }
+        let pointers = self.dump.memory().pointer_words(object);
+        let end = self.dump.memory().end(object);
+        let size = size_of(types, what);
+        let count = if size < 8 { 1 } else { item.count.min((end - item.at) / size) };
+        for word in self.shape(what).iter().filter(|w| !w.not_in_heap) {
+            for at in (0..count).map(|e| item.at + e * size + word.offset) {
+                if at < end && !pointers.contains(&at) {
+                    let frames: Vec<_> = word.steps.iter().map(|s| &*s.0).collect();
+                    self.contradictions
+                        .insert(format!("not a pointer to the collector: {what:?} {}", frames.join(" ")));
+                }
             }
         }
     }

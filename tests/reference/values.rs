@@ -60,6 +60,8 @@ pub struct Word {
     pub leads: Leads,
     /// Leads to memory that belongs to the value itself.
     pub storage: bool,
+    /// Points to memory that the collector does not manage, by its type: no mask has the word.
+    pub not_in_heap: bool,
 }
 
 /// Elements that have a frame of their own.
@@ -155,7 +157,8 @@ impl<'r, 'p, 'img> Reader<'r, 'p, 'img> {
         let leads = if self.in_use { leads } else { Leads::Nowhere };
         let (place, steps, repeat) = (self.place.clone(), self.steps.clone(), self.repeat.clone());
         if offset.is_multiple_of(8) {
-            self.words.push(Word { offset, place, steps, repeat, leads, storage });
+            let not_in_heap = matches!(leads, Leads::To(What::Value(ty), _) if is_not_in_heap(&self.dump.types, ty));
+            self.words.push(Word { offset, place, steps, repeat, leads, storage, not_in_heap });
         }
     }
 
@@ -329,6 +332,27 @@ impl<'r, 'p, 'img> Reader<'r, 'p, 'img> {
                 self.repeat.pop();
             }
         }
+    }
+}
+
+/// Whether a type is marked as outside of the heap.
+fn is_not_in_heap(types: &TypeTable, ty: TypeId) -> bool {
+    types.get(ty).name.ends_with("/sys.nih")
+        || matches!(&types.get(ty).kind, Kind::Struct(fields) if fields.iter().any(|f| is_not_in_heap(types, f.ty)))
+}
+
+/// Whether a value of type `part` begins at a byte of a value of type `whole`.
+pub fn holds(types: &TypeTable, whole: TypeId, offset: u64, part: TypeId) -> bool {
+    if offset == 0 && (whole == part || types.get(whole).name == types.get(part).name) {
+        return true;
+    }
+    match &types.get(whole).kind {
+        Kind::Array(elem, _) if types.get(*elem).size > 0 => holds(types, *elem, offset % types.get(*elem).size, part),
+        Kind::Struct(fields) => fields.iter().any(|f| {
+            let inside = f.offset <= offset && offset < f.offset + types.get(f.ty).size;
+            inside && holds(types, f.ty, offset - f.offset, part)
+        }),
+        _ => false,
     }
 }
 

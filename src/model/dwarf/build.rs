@@ -136,6 +136,8 @@ impl<'b, 's> Builder<'b, 's> {
             dw::DW_TAG_structure_type if raw.go_kind == go_kind::SLICE && raw.elem != 0 => {
                 (Kind::Slice(self.id(raw.elem)), raw.size)
             }
+            // What a sync.Pool shares between Ps: interface{} by other means (sync/poolqueue.go reads it as *any).
+            dw::DW_TAG_structure_type if raw.name == b"sync.eface" && raw.size == 16 => (Kind::Eface, 16),
             dw::DW_TAG_structure_type => (Kind::Struct(self.fields(members)), raw.size),
             dw::DW_TAG_typedef if raw.go_kind == go_kind::INTERFACE => {
                 let is_eface = self.raw(raw.target).is_some_and(|target| target.name == b"runtime.eface");

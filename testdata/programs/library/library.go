@@ -23,6 +23,11 @@ type Node struct {
 // Pooled is 2048 bytes without pointers.
 type Pooled [256]uint64
 
+type PooledNode struct {
+	pooled *V
+	n      int
+}
+
 type ctxKey struct{}
 
 var (
@@ -38,7 +43,10 @@ var (
 	// Given between the last two collections: in the victim cache at the truth.
 	//goref:expect prefix="$P.Pool" min_count=1 min_bytes=2048
 	Pool sync.Pool
-	Weak weak.Pointer[Node]
+	// One is private to its P, the others are shared: interfaces in a ring of sync.eface.
+	//goref:expect within="pooled. (*$P.V)" count=5 bytes=160
+	Nodes sync.Pool
+	Weak  weak.Pointer[Node]
 	//goref:expect path="$P.WeakTarget" count=1 bytes=16
 	WeakTarget *Node
 	// The target is gone: the handle holds 0.
@@ -84,7 +92,12 @@ func Build() {
 	for i := range 100 {
 		SyncMap.Store(1000+i, new(V))
 	}
-	truth.BeforeLast(func() { Pool.Put(new(Pooled)) })
+	truth.BeforeLast(func() {
+		Pool.Put(new(Pooled))
+		for i := range 5 {
+			Nodes.Put(&PooledNode{pooled: new(V), n: i})
+		}
+	})
 	WeakTarget = &Node{n: 1}
 	Weak = weak.Make(WeakTarget)
 	WeakDead = weak.Make(&Node{n: 2})

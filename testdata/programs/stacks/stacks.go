@@ -149,6 +149,22 @@ func compound() {
 	runtime.KeepAlive(e)
 }
 
+// A map that does not escape: its header is a stack object, the rest is on the heap and the map's.
+//
+//goref:expect path="$P.mapLocal.m -> $mapval. (*$P.V)" mode="noopt" count=100 bytes=4800
+//go:noinline
+func mapLocal(n int64) {
+	m := make(map[int64]*V)
+	for i := range n {
+		m[i] = newV()
+	}
+	started <- struct{}{}
+	<-park
+	for _, v := range m {
+		runtime.KeepAlive(v)
+	}
+}
+
 // A variable that escapes lives on the heap; the frame holds its address.
 //
 //goref:expect path="$P.escaping.x" count=2 bytes=56
@@ -242,6 +258,7 @@ func Build() {
 	start(1, deferred)
 	start(1, func() { deferredLoop(20) })
 	start(1, compound)
+	start(1, func() { mapLocal(100) })
 	start(1, escaping)
 	captured()
 	n++
