@@ -64,7 +64,8 @@ fn descriptors_say_what_dwarf_says() {
         let (mut compared, mut renamed) = (0, 0);
         for die in dies {
             let Type { name, size, kind, rtype_offset } = info.types.get(die).clone();
-            if rtype_offset == 0 {
+            // DWARF's reader makes an interface of `sync.eface` on purpose; its descriptor says what is declared.
+            if rtype_offset == 0 || &*name == "sync.eface" {
                 continue;
             }
             let rtype = main.types.add(rtype_offset);
