@@ -4,7 +4,7 @@
 //! (`&srv.mu`, `s[3:5]`, `unsafe.Pointer`) leaves the other mask words *open*; a later candidate whose type explains open words scans
 //! just those, without counting the object again.
 
-use super::expand::{Output, Run};
+use super::expand::Output;
 use super::frontier::{Item, TAIL};
 use super::targets::{Retype, Target};
 use super::visited::Visited;
@@ -181,7 +181,7 @@ pub fn claim_shard(
     let mut runs: Vec<(u64, u32, u32, u32)> = Vec::new();
     for (w, output) in outputs.iter().enumerate() {
         let segment = &output.segments[usize::from(shard)];
-        runs.extend(segment.runs.iter().enumerate().map(|(i, run)| (run.key, run.unit, w as u32, i as u32)));
+        runs.extend(segment.runs().iter().enumerate().map(|(i, run)| (run.key, run.unit, w as u32, i as u32)));
     }
     // Equal keys of one unit are one worker's, in order of emission.
     if !runs.is_sorted() {
@@ -191,21 +191,14 @@ pub fn claim_shard(
     let mut dialog = Dialog::default();
     for (key, _, w, i) in runs {
         let segment = &outputs[w as usize].segments[usize::from(shard)];
-        let run = segment.runs[i as usize];
-        let next = segment.runs.get(i as usize + 1);
-        let end = next.map_or(segment.addrs.len(), |r| r.start as usize);
-        let addrs = &segment.addrs[run.start as usize..end];
-        let counts = counts_of(&segment.counts, &run, addrs.len());
+        let (addrs, counts) = segment.candidates(i as usize);
+        let counts = (!counts.is_empty()).then_some(counts);
         let target = &targets[&key];
         let claim = Claim { world, base, key, target };
         claim.run(addrs, counts, state, &mut dialog, &mut claimed, scratch);
     }
     resolve(world, dialog, &mut claimed, scratch);
     claimed
-}
-
-fn counts_of<'c>(counts: &'c [u32], run: &Run, len: usize) -> Option<&'c [u32]> {
-    (run.counts != u32::MAX).then(|| &counts[run.counts as usize..run.counts as usize + len])
 }
 
 struct Claim<'w> {

@@ -8,61 +8,19 @@
 
 use super::frontier::{Frontier, Item, MAX_RUN, POOL, Part, Slice, TAIL};
 use super::scan::{Edge, INDEXED, Op, Program, ProgramKey, for_each_rep};
+use super::segments::{Chunk, Segment};
 use super::world::World;
 use crate::address::{Addr, AddrRange};
 use crate::image::{Scratch, UnitBytes};
 use crate::incident::Incidents;
 use crate::model::heap::MaskSource;
 
-/// More than 2^32 candidates of one wave for one shard: tens of gigabytes of pointers in one value. The rest is not followed.
-const BEYOND_RUNS: &str = "walk.too_many_candidates";
-
-/// Consecutive candidates of one segment with the same key.
-#[derive(Copy, Clone, Debug)]
-pub struct Run {
-    /// Edge ordinal of the wave in the high half, dynamic type number in the low one.
-    pub key: u64,
-    /// Unit that emitted it: orders equal keys.
-    pub unit: u32,
-    /// First candidate in `addrs`.
-    pub start: u32,
-    /// First entry in `counts`, `u32::MAX` if the candidates are single values.
-    pub counts: u32,
-}
-
-/// Candidates of one worker for one shard.
-#[derive(Default, Debug)]
-pub struct Segment {
-    /// Target addresses.
-    pub addrs: Vec<u64>,
-    /// Element counts of the runs that have them.
-    pub counts: Vec<u32>,
-    /// Runs in order of emission.
-    pub runs: Vec<Run>,
-}
-
-/// Candidates that a segment keeps room for between waves. A level is expanded in address order, so a wave's candidates crowd in a
-/// few shards, and other ones each time: without a bound every segment would in the end hold room for a whole wave.
-const KEPT_CANDIDATES: usize = 1 << 14;
-
-impl Segment {
-    fn clear(&mut self) {
-        if self.addrs.capacity() > KEPT_CANDIDATES {
-            *self = Self::default();
-            return;
-        }
-        self.addrs.clear();
-        self.counts.clear();
-        self.runs.clear();
-    }
-}
-
 /// A candidate in data or bss, where no heap object is: rare.
 #[derive(Copy, Clone, Debug)]
 pub struct StaticCandidate {
-    /// As [`Run::key`].
+    /// As `Run::key`.
     pub key: u64,
-    /// As [`Run::unit`].
+    /// As `Run::unit`.
     pub unit: u32,
     /// Target address.
     pub addr: u64,
@@ -101,6 +59,8 @@ pub struct Output {
     pub segments: Vec<Segment>,
     /// Shards with candidates, each once.
     pub touched: Vec<u16>,
+    /// Chunks for segments to take.
+    spare: Vec<Chunk>,
     /// See [`StaticCandidate`].
     pub statics: Vec<StaticCandidate>,
     /// See [`LateOpen`].
@@ -125,7 +85,7 @@ impl Output {
     /// Empties what the last wave left, keeping the memory. Costs what the wave touched.
     pub fn clear(&mut self) {
         for shard in self.touched.drain(..) {
-            self.segments[usize::from(shard)].clear();
+            self.segments[usize::from(shard)].clear(&mut self.spare);
         }
         self.statics.clear();
         self.opens.clear();
@@ -138,17 +98,10 @@ impl Output {
         match world.heap.shard_of(addr) {
             Some(shard) => {
                 let segment = &mut self.segments[usize::from(shard)];
-                if segment.runs.last().is_none_or(|run| run.key != key || run.unit != unit) {
-                    if segment.runs.is_empty() {
-                        self.touched.push(shard);
-                    }
-                    let Ok(start) = u32::try_from(segment.addrs.len()) else {
-                        self.incidents.count(BEYOND_RUNS);
-                        return;
-                    };
-                    segment.runs.push(Run { key, unit, start, counts: u32::MAX });
+                if segment.is_empty() {
+                    self.touched.push(shard);
                 }
-                segment.addrs.push(addr);
+                segment.push(&mut self.spare, key, unit, addr);
             }
             None if world.in_segments(addr) => {
                 self.statics.push(StaticCandidate { key, unit, addr, count: 1 });
@@ -162,20 +115,10 @@ impl Output {
         match world.heap.shard_of(addr) {
             Some(shard) => {
                 let segment = &mut self.segments[usize::from(shard)];
-                if segment.runs.last().is_none_or(|run| run.key != key || run.unit != unit) {
-                    if segment.runs.is_empty() {
-                        self.touched.push(shard);
-                    }
-                    let Ok(start) = u32::try_from(segment.addrs.len()) else {
-                        self.incidents.count(BEYOND_RUNS);
-                        return;
-                    };
-                    // No more than addresses.
-                    let counts = segment.counts.len() as u32;
-                    segment.runs.push(Run { key, unit, start, counts });
+                if segment.is_empty() {
+                    self.touched.push(shard);
                 }
-                segment.addrs.push(addr);
-                segment.counts.push(count);
+                segment.push_counted(&mut self.spare, key, unit, addr, count);
             }
             None if world.in_segments(addr) => self.statics.push(StaticCandidate { key, unit, addr, count }),
             None => {}

@@ -13,6 +13,7 @@ pub mod labels;
 pub mod library;
 pub mod paths;
 pub mod scan;
+pub mod segments;
 mod statics;
 pub mod targets;
 pub mod visited;
@@ -416,7 +417,7 @@ impl Walker<'_, '_, '_> {
         let mut targets = FxHashMap::default();
         let mut last = None;
         for output in outputs {
-            let runs = output.touched.iter().flat_map(|&s| &output.segments[usize::from(s)].runs).map(|r| r.key);
+            let runs = output.touched.iter().flat_map(|&s| output.segments[usize::from(s)].runs()).map(|r| r.key);
             for key in runs.chain(output.statics.iter().map(|s| s.key)) {
                 if last == Some(key) {
                     continue;
