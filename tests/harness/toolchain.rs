@@ -117,3 +117,13 @@ fn run(command: &mut Command) -> Outcome<()> {
     let stderr = String::from_utf8_lossy(&output.stderr);
     Err(Skip(format!("{command:?}: {}: {}", output.status, stderr.lines().last().unwrap_or_default())))
 }
+
+/// Fetches what the other tests need. Run first, it gives the unit tests toolchains too (`GOREF_GO_ROOTS`, see `.ci/run`).
+#[test]
+fn toolchains_are_there() {
+    for version in VERSIONS.iter().filter(|v| selected(v)) {
+        if let Some(toolchain) = super::required(Toolchain::get(version)) {
+            assert!(toolchain.goroot.join("bin/go").exists(), "{version}");
+        }
+    }
+}
