@@ -41,7 +41,7 @@ use world::World;
 
 /// Elements of one unit of expansion: enough that a unit's candidates make runs worth visiting in each shard, few enough that a
 /// wave has many units to steal.
-const UNIT_ELEMENTS: u64 = 2048;
+const UNIT_ELEMENTS: u64 = 1024;
 /// Below this many elements a wave is run by the calling thread alone: waking others costs more.
 const INLINE_ELEMENTS: u64 = 1024;
 

@@ -6,8 +6,8 @@
 
 /// Candidates of a chunk: 8 KiB of addresses, small enough that 256 shards with one chunk each cost 2 MiB a worker.
 const CHUNK: usize = 1024;
-/// Chunks that a worker keeps between waves: about what a wave of 2^16 elements with ten pointers needs in all.
-const KEPT_CHUNKS: usize = 1024;
+/// Chunks that a worker keeps between waves: about what a wave of 2^16 elements with a few pointers each needs of two workers.
+const KEPT_CHUNKS: usize = 256;
 /// Runs that a segment keeps room for.
 const KEPT_RUNS: usize = 4096;
 

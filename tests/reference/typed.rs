@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 /// Elements between two settlements of a level: a constant of the product that enters the answer.
-const WAVE: u64 = 1 << 18;
+const WAVE: u64 = 1 << 16;
 /// Longest run of elements that is scanned as one.
 const RUN: u64 = 4096;
 
