@@ -39,6 +39,7 @@ pub mod incident;
 pub mod model;
 pub mod output;
 pub mod pipeline;
+pub mod prefetch;
 pub mod progress;
 pub mod roots;
 pub mod timing;

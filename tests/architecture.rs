@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The stages, each of which may use those before it and itself.
 const ARROWS: [&[&str]; 11] = [
-    &["address", "error", "incident", "timing"],
+    &["address", "error", "incident", "prefetch", "timing"],
     &["image"],
     &["model"],
     &["roots"],
@@ -44,7 +44,7 @@ const DOORS: [(&str, &[&str]); 14] = [
 ];
 
 /// Files that may contain unsafe code, by name.
-const UNSAFE: [&str; 2] = ["image/map.rs", "image/live.rs"];
+const UNSAFE: [&str; 3] = ["image/map.rs", "image/live.rs", "prefetch.rs"];
 
 #[test]
 fn imports_point_left() {

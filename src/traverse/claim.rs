@@ -5,14 +5,17 @@
 //! just those, without counting the object again.
 
 use super::expand::Output;
-use super::frontier::{Item, TAIL};
-use super::targets::{Retype, Target};
+use super::frontier::{Gathered, Item, Stretch, TAIL};
+use super::observe::{Edge, Holder, ObjectId, Observer, Operation, Outcome};
+use super::segments::Candidates;
+use super::targets::{Retype, Target, Targets};
 use super::visited::Visited;
 use super::world::World;
 use crate::address::{Addr, AddrRange};
 use crate::image::Scratch;
 use crate::incident::Incidents;
-use crate::model::heap::{MaskSource, SpanId};
+use crate::model::heap::{MaskSource, Span, SpanId};
+use crate::prefetch::prefetch;
 use rustc_hash::FxHashMap;
 
 /// Slot sizes by size class, class 0 (large) excepted. The same in every release (`internal/runtime/gc/sizeclasses.go`).
@@ -26,6 +29,13 @@ const CLASS_SIZES: [u16; 68] = [
 /// Words more than 32 GiB past their shard's base, which only one object of more than that pushes so far, are not followed.
 const BEYOND_SHARD: &str = "walk.beyond_shard";
 
+/// Candidates that are looked up together: enough to hide the latency of a load, few enough to stay in the first cache.
+const BATCH: usize = 64;
+/// In place of a span or ordinal: no object there. No shard has so many slots that it is one's ordinal.
+const NOT_AN_OBJECT: u32 = u32::MAX;
+/// Entries of a wave's lists that a shard keeps room for.
+const KEPT: usize = 1 << 10;
+
 /// Mask words of a partial object that no claimant explained yet.
 #[derive(Copy, Clone, Debug)]
 pub struct Open {
@@ -35,24 +45,39 @@ pub struct Open {
     pub path: u32,
 }
 
-/// A shard while it is walked.
+/// A shard while it is walked; the pool's has no slots. `S`: what an observer learns there.
 #[derive(Debug)]
-pub struct ShardState {
+pub struct ShardState<S> {
     /// Marks.
     pub visited: Visited,
     /// Partial objects by ordinal.
     pub open: FxHashMap<u32, Open>,
     /// Bit per ordinal: has an entry in `open`. Empty while there is none, so that duplicates cost no hash lookup.
     open_bits: Vec<u64>,
+    /// What the next level scans here.
+    pub gathered: Gathered,
+    /// What the last wave's claims produced here.
+    pub claimed: Claimed,
+    /// What the observer learned.
+    pub observed: S,
 }
 
-impl ShardState {
+impl<S: Default> ShardState<S> {
     /// An untouched shard.
     #[must_use]
     pub fn new(visited: Visited) -> Self {
-        Self { visited, open: FxHashMap::default(), open_bits: Vec::new() }
+        Self {
+            visited,
+            open: FxHashMap::default(),
+            open_bits: Vec::new(),
+            gathered: Gathered::default(),
+            claimed: Claimed::default(),
+            observed: S::default(),
+        }
     }
+}
 
+impl<S> ShardState<S> {
     /// Opens words of an object, unless it is partial already.
     pub fn open(&mut self, ordinal: u32, open: Open) {
         let word = ordinal as usize / 64;
@@ -71,8 +96,9 @@ impl ShardState {
         all
     }
 
+    /// Whether the object has words that no claimant explained yet.
     #[inline]
-    fn is_partial(&self, ordinal: u32) -> bool {
+    pub fn is_partial(&self, ordinal: u32) -> bool {
         self.open_bits.get(ordinal as usize / 64).is_some_and(|w| w >> (ordinal % 64) & 1 != 0)
     }
 }
@@ -80,8 +106,8 @@ impl ShardState {
 /// Objects counted by one key.
 #[derive(Copy, Clone, Debug)]
 pub struct Tally {
-    /// The key.
-    pub key: u64,
+    /// Number of the key's target.
+    pub target: u32,
     /// Objects.
     pub objects: u64,
     /// Their slots' bytes.
@@ -91,14 +117,12 @@ pub struct Tally {
 /// Items for the next level, from one key.
 #[derive(Copy, Clone, Debug)]
 pub struct ClaimPart {
-    /// The key.
-    pub key: u64,
+    /// Number of the key's target.
+    pub target: u32,
     /// What the object's own memory says of its type.
     pub own: Own,
-    /// First item in [`Claimed::items`].
-    pub start: usize,
-    /// Number of items.
-    pub len: usize,
+    /// The items in the shard's columns.
+    pub stretch: Stretch,
     /// Bytes of the objects, if `own` says more than the key.
     pub bytes: u64,
 }
@@ -116,24 +140,43 @@ pub enum Own {
     Trie(u32),
 }
 
-/// What one shard's claims of a wave produced.
+/// What one shard's claims of a wave produced, besides items.
 #[derive(Default, Debug)]
 pub struct Claimed {
     /// Counts by key; a key may come several times.
     pub tallies: Vec<Tally>,
-    /// Items for the next level.
-    pub items: Vec<Item>,
-    /// Their keys.
+    /// Items for the next level, by key.
     pub parts: Vec<ClaimPart>,
-    /// Partial objects opened in this wave, with the key that says their path.
-    pub opened: Vec<(u32, u64)>,
+    /// Partial objects opened in this wave, with the target whose key says their path.
+    pub opened: Vec<(u32, u32)>,
     /// Soft errors.
     pub incidents: Incidents,
+    runs: Vec<(u64, u32, u32, u32)>,
+    /// Items of the run at hand that are restricted to some of their words.
+    refills: Vec<Item>,
+    dialog: Dialog,
+}
+
+impl Claimed {
+    /// Forgets the last wave, keeping a little memory.
+    pub fn clear(&mut self) {
+        fn clear<T>(list: &mut Vec<T>) {
+            list.clear();
+            list.shrink_to(KEPT);
+        }
+        clear(&mut self.tallies);
+        clear(&mut self.parts);
+        clear(&mut self.opened);
+        clear(&mut self.runs);
+        clear(&mut self.refills);
+        self.incidents = Incidents::default();
+    }
 }
 
 /// An object whose own memory is to say its type.
+#[derive(Debug)]
 struct Ask {
-    key: u64,
+    target: u32,
     /// Where the word that says it lies.
     addr: u64,
     item: Item,
@@ -142,7 +185,7 @@ struct Ask {
     question: Question,
 }
 
-#[derive(Copy, Clone)]
+#[derive(Copy, Clone, Debug)]
 enum Question {
     /// Its malloc header, for this many bytes of object.
     Header(u64),
@@ -153,32 +196,33 @@ enum Question {
 }
 
 /// The answer to an [`Ask`].
+#[derive(Debug)]
 struct Answer {
-    key: u64,
+    target: u32,
     own: Own,
     item: Item,
     bytes: u64,
 }
 
 /// What a shard asks and learns in one wave.
-#[derive(Default)]
+#[derive(Default, Debug)]
 struct Dialog {
     asks: Vec<Ask>,
     answers: Vec<Answer>,
 }
 
-/// Settles all candidates of `shard` in one wave.
-pub fn claim_shard(
+/// Settles all candidates of `shard` in one wave. What comes out is in `state.claimed` and `state.gathered`.
+pub fn claim_shard<O: Observer>(
     world: &World<'_>,
     shard: u16,
     outputs: &[&Output],
-    targets: &FxHashMap<u64, Target>,
-    state: &mut ShardState,
+    targets: &Targets,
+    state: &mut ShardState<O::Shard>,
+    observer: &O,
     scratch: &mut Scratch,
-) -> Claimed {
-    let mut claimed = Claimed::default();
+) {
     state.visited.warm();
-    let mut runs: Vec<(u64, u32, u32, u32)> = Vec::new();
+    let mut runs = std::mem::take(&mut state.claimed.runs);
     for (w, output) in outputs.iter().enumerate() {
         let segment = &output.segments[usize::from(shard)];
         runs.extend(segment.runs().iter().enumerate().map(|(i, run)| (run.key, run.unit, w as u32, i as u32)));
@@ -188,111 +232,169 @@ pub fn claim_shard(
         runs.sort_unstable();
     }
     let base = world.heap.shards()[usize::from(shard)].base;
-    let mut dialog = Dialog::default();
-    for (key, _, w, i) in runs {
-        let segment = &outputs[w as usize].segments[usize::from(shard)];
-        let (addrs, counts) = segment.candidates(i as usize);
-        let counts = (!counts.is_empty()).then_some(counts);
-        let target = &targets[&key];
-        let claim = Claim { world, base, key, target };
-        claim.run(addrs, counts, state, &mut dialog, &mut claimed, scratch);
+    for (key, _, w, i) in runs.drain(..) {
+        let number = targets.number(key);
+        let candidates = outputs[w as usize].segments[usize::from(shard)].candidates(i as usize);
+        let claim = Claim { world, shard, base, number, target: targets.target(number) };
+        claim.run(candidates, targets.operation(number), state, observer, scratch);
     }
-    resolve(world, dialog, &mut claimed, scratch);
-    claimed
+    state.claimed.runs = runs;
+    resolve(world, state, scratch);
 }
 
 struct Claim<'w> {
     world: &'w World<'w>,
+    shard: u16,
     base: u64,
-    key: u64,
+    /// The target and its number.
+    number: u32,
     target: &'w Target,
 }
 
+/// The batch that is being looked up, by position.
+struct Batch {
+    spans: [u32; BATCH],
+    ordinals: [u32; BATCH],
+}
+
 impl Claim<'_> {
-    fn run(
+    fn run<O: Observer>(
         &self,
-        addrs: &[u64],
-        counts: Option<&[u32]>,
-        state: &mut ShardState,
-        dialog: &mut Dialog,
-        claimed: &mut Claimed,
+        candidates: Candidates<'_>,
+        operation: Operation,
+        state: &mut ShardState<O::Shard>,
+        observer: &O,
         scratch: &mut Scratch,
     ) {
-        let heap = self.world.heap;
-        let first_item = claimed.items.len();
+        let Candidates { addrs, counts, holders } = candidates;
+        let mut batch = Batch { spans: [0; BATCH], ordinals: [0; BATCH] };
+        let mut stretch = state.gathered.items.open(!counts.is_empty());
         let (mut objects, mut bytes) = (0u64, 0u64);
-        for (i, &addr) in addrs.iter().enumerate() {
-            let Some((id, slot)) = heap.find_object(addr) else { continue };
-            let span = heap.span(id);
-            let ordinal = span.slot_base + slot;
-            let count = counts.map_or(1, |c| c[i]);
-            if !state.visited.insert(ordinal) {
-                if state.is_partial(ordinal) {
-                    self.refill(addr, count, id, slot, state, claimed);
+        for (b, addrs) in addrs.chunks(BATCH).enumerate() {
+            self.look_up(addrs, &state.visited, &mut batch);
+            for (i, &addr) in addrs.iter().enumerate() {
+                let ordinal = batch.ordinals[i];
+                if ordinal == NOT_AN_OBJECT {
+                    continue;
                 }
-                continue;
-            }
-            let elem_size = span.elem_size();
-            objects += 1;
-            bytes += elem_size;
-            if span.noscan() {
-                continue;
-            }
-            let offset = addr - span.start - u64::from(slot) * elem_size;
-            // Over 512 bytes only the start of the slot matters.
-            let at = if elem_size > 512 { addr - offset } else { addr };
-            let Ok(granule) = u32::try_from((at - self.base) / 8) else {
-                // Behind the one span that is longer than a shard may reach.
-                claimed.incidents.count(BEYOND_SHARD);
-                continue;
-            };
-            if elem_size > 512 {
-                self.large(id, granule, elem_size, dialog, claimed);
-                continue;
-            }
-            let count = self.clamp(count, elem_size - offset);
-            let item = Item { granule, count, restrict: !0 };
-            let question = match self.target.retype {
-                Retype::No => None,
-                Retype::Closure => Some(Question::Closure(elem_size as u32)),
-                Retype::TrieNode(_) => Some(Question::Trie),
-            };
-            if let Some(question) = question {
-                dialog.asks.push(Ask { key: self.key, addr, item, bytes: elem_size, question });
-                continue;
-            }
-            if self.target.masked {
-                let granule = ((addr - offset - self.base) / 8) as u32;
-                claimed.items.push(Item::one(granule));
-                continue;
-            }
-            let total = self.target.size.saturating_mul(u64::from(count));
-            let class = usize::from(span.span_class >> 1);
-            let fits = offset == 0 && total > u64::from(CLASS_SIZES[class - 1]) && self.target.typed != 0;
-            if fits || self.partial(offset, count, id, slot, state, claimed, scratch) {
-                claimed.items.push(item);
+                let won = state.visited.insert(ordinal);
+                if O::EDGES {
+                    let holder = holders.get(b * BATCH + i).copied().unwrap_or_default();
+                    let outcome = if won { Outcome::Won } else { Outcome::Lost };
+                    let (holder, target) = (Holder::unpack(holder), ObjectId { shard: self.shard, ordinal });
+                    observer.edge(&mut state.observed, &Edge { holder, operation, target, outcome });
+                }
+                let count = counts.get(b * BATCH + i).copied().unwrap_or(1);
+                if !won {
+                    if state.is_partial(ordinal) {
+                        self.refill(addr, count, SpanId(batch.spans[i]), ordinal, state);
+                    }
+                    continue;
+                }
+                let span = self.world.heap.span(SpanId(batch.spans[i]));
+                objects += 1;
+                bytes += span.elem_size();
+                if !span.noscan() {
+                    self.won(addr, count, SpanId(batch.spans[i]), ordinal, state, &mut stretch, scratch);
+                }
             }
         }
+        let claimed = &mut state.claimed;
         if objects > 0 {
-            claimed.tallies.push(Tally { key: self.key, objects, bytes });
+            claimed.tallies.push(Tally { target: self.number, objects, bytes });
         }
-        let len = claimed.items.len() - first_item;
-        if len > 0 {
-            claimed.parts.push(ClaimPart { key: self.key, own: Own::Nothing, start: first_item, len, bytes: 0 });
+        let mut add = |stretch: Stretch| {
+            if stretch.len > 0 {
+                claimed.parts.push(ClaimPart { target: self.number, own: Own::Nothing, stretch, bytes: 0 });
+            }
+        };
+        add(stretch);
+        if !claimed.refills.is_empty() {
+            let stretch = state.gathered.items.push(&claimed.refills);
+            claimed.refills.clear();
+            claimed.parts.push(ClaimPart { target: self.number, own: Own::Nothing, stretch, bytes: 0 });
+        }
+    }
+
+    /// Finds the slots of some addresses, one step for all before the next step, so that the loads of each overlap.
+    #[inline]
+    fn look_up(&self, addrs: &[u64], visited: &Visited, batch: &mut Batch) {
+        let heap = self.world.heap;
+        for (span, &addr) in batch.spans.iter_mut().zip(addrs) {
+            *span = heap.span_at(addr).map_or(NOT_AN_OBJECT, |id| {
+                prefetch(heap.span(id));
+                id.0
+            });
+        }
+        for ((ordinal, &span), &addr) in batch.ordinals.iter_mut().zip(&batch.spans).zip(addrs) {
+            *ordinal = NOT_AN_OBJECT;
+            if span != NOT_AN_OBJECT && heap.contains(SpanId(span), addr) {
+                let span = heap.span(SpanId(span));
+                *ordinal = span.slot_base + span.slot_of(addr);
+                visited.prefetch(*ordinal);
+            }
+        }
+    }
+
+    /// Adds an object with pointers, just counted, to the next level.
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "the inner half of the claim loop")]
+    fn won<S>(
+        &self,
+        addr: u64,
+        count: u32,
+        id: SpanId,
+        ordinal: u32,
+        state: &mut ShardState<S>,
+        stretch: &mut Stretch,
+        scratch: &mut Scratch,
+    ) {
+        let span = self.world.heap.span(id);
+        let elem_size = span.elem_size();
+        let slot = ordinal - span.slot_base;
+        let offset = addr - span.start - u64::from(slot) * elem_size;
+        // Over 512 bytes only the start of the slot matters.
+        let at = if elem_size > 512 { addr - offset } else { addr };
+        let Ok(granule) = u32::try_from((at - self.base) / 8) else {
+            // Behind the one span that is longer than a shard may reach.
+            state.claimed.incidents.count(BEYOND_SHARD);
+            return;
+        };
+        if elem_size > 512 {
+            self.large(id, granule, elem_size, &mut state.claimed);
+            return;
+        }
+        let count = self.clamp(count, elem_size - offset);
+        let question = match self.target.retype {
+            Retype::No => None,
+            Retype::Closure => Some(Question::Closure(elem_size as u32)),
+            Retype::TrieNode(_) => Some(Question::Trie),
+        };
+        if let Some(question) = question {
+            let item = Item { granule, count, restrict: !0 };
+            state.claimed.dialog.asks.push(Ask { target: self.number, addr, item, bytes: elem_size, question });
+            return;
+        }
+        if self.target.masked {
+            let granule = ((addr - offset - self.base) / 8) as u32;
+            state.gathered.items.add(stretch, granule, 1);
+            return;
+        }
+        let fits = offset == 0 && fills(self.target, count, span);
+        if fits || self.partial(offset, count, id, slot, state, scratch) {
+            state.gathered.items.add(stretch, granule, count);
         }
     }
 
     /// A winner whose type does not cover the slot: opens what it leaves. True if it explains anything at all.
-    #[expect(clippy::too_many_arguments, reason = "a rare branch of the claim loop")]
     #[cold]
-    fn partial(
+    fn partial<S>(
         &self,
         offset: u64,
         count: u32,
         id: SpanId,
         slot: u32,
-        state: &mut ShardState,
-        claimed: &mut Claimed,
+        state: &mut ShardState<S>,
         scratch: &mut Scratch,
     ) -> bool {
         let mask = object_bits(self.world, id, slot, scratch);
@@ -300,21 +402,21 @@ impl Claim<'_> {
         let ordinal = self.world.heap.span(id).slot_base + slot;
         if mask & !explained != 0 {
             state.open(ordinal, Open { words: mask & !explained, path: u32::MAX });
-            claimed.opened.push((ordinal, self.key));
+            state.claimed.opened.push((ordinal, self.number));
         }
         explained != 0
     }
 
     /// A candidate for an object that is counted already but has open words.
     #[cold]
-    fn refill(&self, addr: u64, count: u32, id: SpanId, slot: u32, state: &mut ShardState, claimed: &mut Claimed) {
+    fn refill<S>(&self, addr: u64, count: u32, id: SpanId, ordinal: u32, state: &mut ShardState<S>) {
         if self.target.untyped || self.target.masked || self.target.retype != Retype::No {
             return;
         }
         let span = self.world.heap.span(id);
-        let offset = addr - span.start - u64::from(slot) * span.elem_size();
+        let offset = addr - span.start - u64::from(ordinal - span.slot_base) * span.elem_size();
         let explained = self.explained(offset, count);
-        let Some(open) = state.open.get_mut(&(span.slot_base + slot)) else { return };
+        let Some(open) = state.open.get_mut(&ordinal) else { return };
         let words = open.words & explained;
         if words == 0 {
             return;
@@ -322,7 +424,7 @@ impl Claim<'_> {
         open.words &= !words;
         let Ok(granule) = u32::try_from((addr - self.base) / 8) else { return };
         let count = self.clamp(count, span.elem_size() - offset);
-        claimed.items.push(Item { granule, count, restrict: words >> (offset / 8) });
+        state.claimed.refills.push(Item { granule, count, restrict: words >> (offset / 8) });
     }
 
     /// As many of `count` elements as fit into `room` bytes, at least one unless there was none: a slice's capacity may be a stale
@@ -355,7 +457,7 @@ impl Claim<'_> {
     }
 
     /// An object over 512 bytes: its allocation type replaces the edge's.
-    fn large(&self, id: SpanId, granule: u32, elem_size: u64, dialog: &mut Dialog, claimed: &mut Claimed) {
+    fn large(&self, id: SpanId, granule: u32, elem_size: u64, claimed: &mut Claimed) {
         let heap = self.world.heap;
         let start = self.base + u64::from(granule) * 8;
         match heap.mask_source(id) {
@@ -366,11 +468,12 @@ impl Claim<'_> {
                 };
                 let addr = if matches!(question, Question::Closure(_)) { start + 8 } else { start };
                 let item = Item::one(granule + 1);
-                dialog.asks.push(Ask { key: self.key, addr, item, bytes: elem_size, question });
+                claimed.dialog.asks.push(Ask { target: self.number, addr, item, bytes: elem_size, question });
             }
             MaskSource::Large { rtype } if rtype != 0 => {
                 let size = heap.span(id).limit.saturating_sub(start).min(elem_size);
-                dialog.header(self.world, self.key, rtype, Item::one(granule), size, elem_size, claimed);
+                let answer = Answer { target: self.number, own: Own::Nothing, item: Item::one(granule), bytes: elem_size };
+                claimed.header(self.world, answer, rtype, size);
             }
             // No type yet: the collector sees no pointers either.
             _ => {}
@@ -378,29 +481,21 @@ impl Claim<'_> {
     }
 }
 
-impl Dialog {
+impl Claimed {
     /// Answers for an object of allocation type `rtype` with `size` usable bytes: it is tiled by that type.
-    #[expect(clippy::too_many_arguments, reason = "one answer's columns")]
-    fn header(
-        &mut self,
-        world: &World<'_>,
-        key: u64,
-        rtype: u64,
-        item: Item,
-        size: u64,
-        bytes: u64,
-        claimed: &mut Claimed,
-    ) {
+    ///
+    /// * `answer`: its type and count are to be found here.
+    fn header(&mut self, world: &World<'_>, answer: Answer, rtype: u64, size: u64) {
         if rtype == 0 {
             // Just being allocated: the collector sees no pointers either.
             return;
         }
         let Some(mask) = world.masks.get(world.image, rtype) else {
-            claimed.incidents.count("walk.unreadable_allocation_type");
+            self.incidents.count("walk.unreadable_allocation_type");
             return;
         };
         if mask.size > size {
-            claimed.incidents.count("walk.allocation_type_larger_than_object");
+            self.incidents.count("walk.allocation_type_larger_than_object");
             return;
         }
         if mask.ptr_words == 0 {
@@ -408,45 +503,67 @@ impl Dialog {
         }
         let count = (size / mask.size).clamp(1, u64::from(TAIL - 1));
         // An object longer than a shard may reach is followed up to there.
-        let reach = (u64::from(u32::MAX - item.granule) * 8 / mask.size).max(1);
+        let reach = (u64::from(u32::MAX - answer.item.granule) * 8 / mask.size).max(1);
         if count > reach {
-            claimed.incidents.count(BEYOND_SHARD);
+            self.incidents.count(BEYOND_SHARD);
         }
         let count = count.min(reach) as u32;
         let own = Own::Header(world.type_number(rtype));
-        self.answers.push(Answer { key, own, item: Item { count, ..item }, bytes });
+        self.dialog.answers.push(Answer { own, item: Item { count, ..answer.item }, ..answer });
     }
 }
 
 /// Reads what objects say of themselves, all at once, and adds them to the next level.
-fn resolve(world: &World<'_>, mut dialog: Dialog, claimed: &mut Claimed, scratch: &mut Scratch) {
-    let asks = std::mem::take(&mut dialog.asks);
+fn resolve<S>(world: &World<'_>, state: &mut ShardState<S>, scratch: &mut Scratch) {
+    let claimed = &mut state.claimed;
+    if claimed.dialog.asks.is_empty() && claimed.dialog.answers.is_empty() {
+        return;
+    }
+    let asks = std::mem::take(&mut claimed.dialog.asks);
     let ranges: Vec<_> = asks.iter().map(|a| AddrRange { start: Addr(a.addr), len: 8 }).collect();
     let unit = world.image.load(&ranges, scratch);
-    for (i, Ask { key, item, bytes, question, .. }) in asks.into_iter().enumerate() {
+    for i in 0..asks.len() {
+        if let Some(byte) = unit.get(i).first() {
+            prefetch(byte);
+        }
+    }
+    for (i, Ask { target, item, bytes, question, .. }) in asks.into_iter().enumerate() {
         let Ok(word) = unit.get(i).try_into().map(u64::from_le_bytes) else {
             claimed.incidents.count("walk.object_not_in_core");
             continue;
         };
         let own = match question {
             Question::Header(size) => {
-                dialog.header(world, key, word, item, size, bytes, claimed);
+                claimed.header(world, Answer { target, own: Own::Nothing, item, bytes }, word, size);
                 continue;
             }
             Question::Closure(room) => Own::Closure(word, room),
             // `isEntry` is a bool.
             Question::Trie => Own::Trie(if word & 0xff != 0 { 1 } else { 2 }),
         };
-        dialog.answers.push(Answer { key, own, item, bytes });
+        claimed.dialog.answers.push(Answer { target, own, item, bytes });
     }
-    let mut answers = dialog.answers;
-    answers.sort_by_key(|a| (a.key, a.own));
-    for run in answers.chunk_by(|a, b| (a.key, a.own) == (b.key, b.own)) {
-        let start = claimed.items.len();
-        claimed.items.extend(run.iter().map(|a| a.item));
+    let mut answers = std::mem::take(&mut claimed.dialog.answers);
+    let order = |a: &Answer| (a.target, a.own);
+    if !answers.is_sorted_by_key(order) {
+        answers.sort_by_key(order);
+    }
+    let mut items = Vec::new();
+    for run in answers.chunk_by(|a, b| order(a) == order(b)) {
+        items.clear();
+        items.extend(run.iter().map(|a| a.item));
+        let stretch = state.gathered.items.push(&items);
         let bytes = run.iter().map(|a| a.bytes).sum();
-        claimed.parts.push(ClaimPart { key: run[0].key, own: run[0].own, start, len: run.len(), bytes });
+        claimed.parts.push(ClaimPart { target: run[0].target, own: run[0].own, stretch, bytes });
     }
+}
+
+/// Whether values from the slot's start leave no word of a slot of that class to others: the next smaller class would not hold them.
+#[inline]
+pub(super) fn fills(target: &Target, count: u32, span: &Span) -> bool {
+    let total = target.size.saturating_mul(u64::from(count));
+    let class = usize::from(span.span_class >> 1);
+    class > 0 && total > u64::from(CLASS_SIZES[class - 1]) && target.typed != 0
 }
 
 /// Mask bits of an object of at most 512 bytes.

@@ -1,13 +1,16 @@
 //! The frontier: what one level scans. Groups in canonical order, inside a group items in slot order.
 //!
 //! An item is a value in memory: 32 bits that say how many words past its shard's base it starts (so interior pointers need nothing
-//! extra), and, only where it is not the default, an element count and a restriction to some of its words. Columns are
-//! shared by the whole level; a [`Part`] is the stretch of one group in one shard.
+//! extra), and, only where it is not the default, an element count and a restriction to some of its words. Each shard has columns of
+//! its own: claims append to them ([`Gathered`]), and the next level is arranged from them ([`Frontier::build`]), shard by
+//! shard in parallel. A [`Part`] is the stretch of one group in one shard.
 
+use super::claim::ShardState;
 use super::paths::PathId;
 use super::scan::{ProgramId, Programs};
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
+use std::sync::{Mutex, PoisonError};
 
 /// Pseudo-shard of values copied out of stacks, data and bss: granules index the pool.
 pub const POOL: u16 = u16::MAX;
@@ -15,12 +18,18 @@ pub const POOL: u16 = u16::MAX;
 pub const MAX_RUN: u32 = 4096;
 /// Set in a count: the run's elements are all past the individually labelled ones.
 pub const TAIL: u32 = 1 << 31;
-/// Elements of one wave. Candidates of a wave are held at once (8 bytes each, some with 4 more, winners 16): 64 Ki elements with
-/// ten pointers are 5 MB, and stay near the caches; see perf/notes/0001. May enter the answer (ties are settled per wave), so it
+/// Elements of one wave. Candidates of a wave are held at once (8 bytes each, some with 4 more): 64 Ki elements with ten
+/// pointers are 5 MB, and stay near the caches; see perf/notes/0001. May enter the answer (ties are settled per wave), so it
 /// is a constant of the program and not for tuning per run.
 const WAVE_ELEMENTS: u64 = 1 << 16;
 /// Edge ordinals of one wave, so that they fit 32 bits whatever the programs' sizes.
 const WAVE_ORDINALS: u64 = 1 << 30;
+/// Items of a level below which it is arranged by the calling thread alone: a list has ten million such levels.
+const PARALLEL_ITEMS: usize = 4096;
+/// Items that a shard's columns keep room for between levels.
+const KEPT_ITEMS: usize = 1 << 14;
+/// Groups of a level that are found by looking at all of them.
+const FEW_GROUPS: usize = 8;
 
 /// Items that share path and program.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -31,23 +40,6 @@ pub struct Group {
     pub program: ProgramId,
     /// The pointer mask of the objects must be read from their type, word by word: program and allocation type disagree.
     pub checked: bool,
-}
-
-/// The items of one group in one shard: ranges of the frontier's columns.
-#[derive(Copy, Clone, Debug)]
-pub struct Part {
-    /// Index of the group.
-    pub group: u32,
-    /// Shard of the items, or [`POOL`].
-    pub shard: u16,
-    /// First item in `granules`.
-    pub start: usize,
-    /// Number of items.
-    pub len: usize,
-    /// First item in `counts`, if the part has that column.
-    pub counts: Option<usize>,
-    /// First item in `restrict`, if the part has that column.
-    pub restrict: Option<usize>,
 }
 
 /// One item with all its columns.
@@ -69,103 +61,198 @@ impl Item {
     }
 }
 
-/// A level's items. Also used, unsorted, to collect the next level.
+/// Consecutive items in a shard's columns.
+#[derive(Copy, Clone, Debug)]
+pub struct Stretch {
+    /// First item in the granules.
+    pub start: usize,
+    /// Number of items.
+    pub len: usize,
+    /// First item in the counts, if the stretch has that column.
+    pub counts: Option<usize>,
+    /// First item in the restrictions, if the stretch has that column.
+    pub restrict: Option<usize>,
+}
+
+/// The items of one group in one shard.
+#[derive(Copy, Clone, Debug)]
+pub struct Part {
+    /// Index of the group.
+    pub group: u32,
+    /// Shard of the items, or [`POOL`].
+    pub shard: u16,
+    /// Where they are in that shard's columns.
+    pub stretch: Stretch,
+}
+
+/// The columns of one shard.
 #[derive(Default, Debug)]
-pub struct Frontier {
-    /// Groups by rank.
-    pub groups: Vec<Group>,
-    /// Sorted by (group, shard) once built.
-    pub parts: Vec<Part>,
-    granules: Column<u32>,
-    counts: Column<u32>,
-    restrict: Column<u64>,
+pub struct Items {
+    granules: Vec<u32>,
+    counts: Vec<u32>,
+    restrict: Vec<u64>,
+}
+
+impl Items {
+    /// Appends items, with the columns that they need.
+    pub fn push(&mut self, items: &[Item]) -> Stretch {
+        let start = self.granules.len();
+        self.granules.extend(items.iter().map(|i| i.granule));
+        let counts = items.iter().any(|i| i.count != 1).then(|| {
+            self.counts.extend(items.iter().map(|i| i.count));
+            self.counts.len() - items.len()
+        });
+        let restrict = items.iter().any(|i| i.restrict != !0).then(|| {
+            self.restrict.extend(items.iter().map(|i| i.restrict));
+            self.restrict.len() - items.len()
+        });
+        Stretch { start, len: items.len(), counts, restrict }
+    }
+
+    /// Opens a stretch that [`Items::add`] fills.
+    pub fn open(&self, counted: bool) -> Stretch {
+        let counts = counted.then_some(self.counts.len());
+        Stretch { start: self.granules.len(), len: 0, counts, restrict: None }
+    }
+
+    /// Appends an unrestricted item to the open stretch.
+    #[inline]
+    pub fn add(&mut self, stretch: &mut Stretch, granule: u32, count: u32) {
+        self.granules.push(granule);
+        if stretch.counts.is_some() {
+            self.counts.push(count);
+        }
+        stretch.len += 1;
+    }
+
+    /// Item `i` of a stretch.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, stretch: &Stretch, i: usize) -> Item {
+        Item {
+            granule: self.granules[stretch.start + i],
+            count: stretch.counts.map_or(1, |at| self.counts[at + i]),
+            restrict: stretch.restrict.map_or(!0, |at| self.restrict[at + i]),
+        }
+    }
+
+    /// Forgets all items, keeping a little memory.
+    fn clear(&mut self) {
+        fn clear<T>(column: &mut Vec<T>) {
+            if column.capacity() > KEPT_ITEMS {
+                *column = Vec::new();
+            }
+            column.clear();
+        }
+        clear(&mut self.granules);
+        clear(&mut self.counts);
+        clear(&mut self.restrict);
+    }
+}
+
+/// What the claims of a level leave in one shard for the next level, in order of arrival.
+#[derive(Default, Debug)]
+pub struct Gathered {
+    /// The columns.
+    pub items: Items,
+    parts: Vec<(u32, Stretch)>,
+    /// Parts before this one were looked at for storage edges.
+    offered: usize,
+}
+
+/// The groups of the next level, in canonical order, and the shards that hold items of it.
+#[derive(Default, Debug)]
+pub struct Next {
+    groups: Vec<Group>,
     ranks: FxHashMap<(PathId, ProgramId, bool), u32>,
+    touched: Vec<u16>,
 }
 
-/// An append-only list in chunks: a level's items are tens of megabytes, and growing one vector would need half as much again, twice.
-#[derive(Debug)]
-struct Column<T> {
-    chunks: Vec<Vec<T>>,
-}
-
-/// Entries of a chunk, unless one part needs more.
-const CHUNK: usize = 1 << 16;
-/// Positions are chunk number and offset.
-const CHUNK_SHIFT: u32 = 40;
-
-impl<T> Default for Column<T> {
-    fn default() -> Self {
-        Self { chunks: Vec::new() }
-    }
-}
-
-impl<T: Copy> Column<T> {
-    /// Appends `len` entries that stay contiguous; returns the position of the first.
-    fn extend(&mut self, len: usize, entries: impl Iterator<Item = T>) -> usize {
-        if self.chunks.last().is_none_or(|c| c.capacity() - c.len() < len) {
-            self.chunks.push(Vec::with_capacity(len.max(CHUNK)));
+impl Next {
+    /// The rank of a group; a new one comes last.
+    pub fn group(&mut self, path: PathId, program: ProgramId, checked: bool) -> u32 {
+        let wanted = Group { path, program, checked };
+        let key = |g: &Group| (g.path, g.program, g.checked);
+        if self.groups.len() <= FEW_GROUPS {
+            if let Some(rank) = self.groups.iter().position(|g| *g == wanted) {
+                return rank as u32;
+            }
+        } else {
+            if self.ranks.is_empty() {
+                self.ranks.extend((0u32..).zip(&self.groups).map(|(rank, g)| (key(g), rank)));
+            }
+            if let Some(rank) = self.ranks.get(&key(&wanted)) {
+                return *rank;
+            }
         }
-        let number = self.chunks.len() - 1;
-        let chunk = &mut self.chunks[number];
-        let at = number << CHUNK_SHIFT | chunk.len();
-        chunk.extend(entries.take(len));
-        at
+        let rank = u32::try_from(self.groups.len()).expect("groups are bounded by path nodes and programs");
+        self.groups.push(wanted);
+        if !self.ranks.is_empty() {
+            self.ranks.insert(key(&wanted), rank);
+        }
+        rank
     }
 
-    fn get(&self, at: usize) -> T {
-        self.chunks[at >> CHUNK_SHIFT][at & ((1 << CHUNK_SHIFT) - 1)]
+    /// Says that `stretch` of the columns of `shard` belongs to `group`.
+    pub fn add(&mut self, gathered: &mut Gathered, shard: u16, group: u32, stretch: Stretch) {
+        if gathered.parts.is_empty() {
+            self.touched.push(shard);
+        }
+        gathered.parts.push((group, stretch));
     }
 
-    fn slice(&self, at: usize, len: usize) -> &[T] {
-        &self.chunks[at >> CHUNK_SHIFT][at & ((1 << CHUNK_SHIFT) - 1)..][..len]
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.touched.is_empty()
     }
 
-    /// Empties it; room for `entries` in one chunk afterwards.
-    fn reset(&mut self, entries: usize) {
-        self.chunks.truncate(1);
-        match self.chunks.first_mut() {
-            // Small ones are kept: a list has ten million levels.
-            Some(chunk) if chunk.capacity() >= entries && chunk.capacity() <= entries.saturating_mul(4).max(CHUNK) => {
-                chunk.clear();
-            }
-            _ => {
-                self.chunks.clear();
-                if entries > 0 {
-                    self.chunks.push(Vec::with_capacity(entries));
-                }
-            }
+    fn clear(&mut self) {
+        self.groups.clear();
+        self.touched.clear();
+        if !self.ranks.is_empty() {
+            // Not `clear`: that costs what the largest level ever had.
+            self.ranks = FxHashMap::default();
         }
     }
 }
 
-/// Some items of one part.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+/// Consecutive items of one part.
+#[derive(Copy, Clone, Debug)]
 pub struct Slice {
     /// Index of the part.
     pub part: u32,
-    /// First item in the part.
+    /// First item.
     pub from: usize,
     /// Number of items.
     pub len: usize,
 }
 
-impl Frontier {
-    /// The number of the group, which is its rank: groups are numbered when they are fed first.
-    pub fn group(&mut self, path: PathId, program: ProgramId, checked: bool) -> u32 {
-        *self.ranks.entry((path, program, checked)).or_insert_with(|| {
-            self.groups.push(Group { path, program, checked });
-            u32::try_from(self.groups.len() - 1).expect("groups are bounded by path nodes and programs")
-        })
-    }
+/// Where the next wave starts.
+#[derive(Copy, Clone, Default, Debug)]
+pub struct Cursor {
+    part: usize,
+    from: usize,
+}
 
-    /// Adds items to a group.
-    pub fn push(&mut self, group: u32, shard: u16, items: &[Item]) {
-        let len = items.len();
-        let start = self.granules.extend(len, items.iter().map(|i| i.granule));
-        let counts = items.iter().any(|i| i.count != 1).then(|| self.counts.extend(len, items.iter().map(|i| i.count)));
-        let restrict =
-            items.iter().any(|i| i.restrict != !0).then(|| self.restrict.extend(len, items.iter().map(|i| i.restrict)));
-        self.parts.push(Part { group, shard, start, len, counts, restrict });
+/// A level's items, ready to be scanned.
+#[derive(Default, Debug)]
+pub struct Frontier {
+    /// Groups by rank.
+    pub groups: Vec<Group>,
+    /// By (group, shard).
+    pub parts: Vec<Part>,
+    /// By shard, the pool's last.
+    columns: Vec<Items>,
+}
+
+impl Frontier {
+    /// An empty frontier over so many columns: one per shard, and the pool's.
+    #[must_use]
+    pub fn new(columns: usize) -> Self {
+        let mut frontier = Self::default();
+        frontier.columns.resize_with(columns, Items::default);
+        frontier
     }
 
     /// Whether there is nothing to scan.
@@ -174,134 +261,131 @@ impl Frontier {
         self.parts.is_empty()
     }
 
-    /// Item `i` of a part.
+    /// The columns of a part.
     #[inline]
     #[must_use]
-    pub fn item(&self, part: &Part, i: usize) -> Item {
-        Item {
-            granule: self.granules.get(part.start + i),
-            count: part.counts.map_or(1, |at| self.counts.get(at + i)),
-            restrict: part.restrict.map_or(!0, |at| self.restrict.get(at + i)),
-        }
+    pub fn items(&self, part: &Part) -> &Items {
+        &self.columns[column(part.shard, self.columns.len())]
     }
 
-    /// Forgets everything, keeping a little memory.
-    pub fn clear(&mut self) {
-        self.reset(0);
-    }
-
-    fn reset(&mut self, items: usize) {
-        self.groups.clear();
-        self.parts.clear();
-        self.granules.reset(items);
-        self.counts.reset(0);
-        self.restrict.reset(0);
-        self.ranks.clear();
-    }
-
-    /// Puts collected parts in canonical order into `self`: by group, shard, then item; long runs are cut. Keeps only parts from
-    /// `from` on whose group `keep`s.
-    pub fn build(&mut self, collected: &Frontier, from: usize, programs: &Programs, keep: impl Fn(&Group) -> bool) {
-        let mut order: Vec<u32> = (from as u32..collected.parts.len() as u32)
-            .filter(|&i| keep(&collected.groups[collected.parts[i as usize].group as usize]))
-            .collect();
-        self.reset(order.iter().map(|&i| collected.parts[i as usize].len).sum());
-        if order.is_empty() {
+    /// Arranges what was gathered since the last call by group and slot, keeping only the items that have storage to follow. Their
+    /// edges come later: everything stays gathered.
+    pub fn build_storage<S: Send>(&mut self, next: &mut Next, shards: &mut [Mutex<ShardState<S>>], programs: &Programs) {
+        let keep = |group: &Group| programs.get(group.program).has_storage;
+        if !next.groups.iter().any(keep) {
+            self.clear();
             return;
         }
-        self.groups.extend_from_slice(&collected.groups);
-        let place = |i: u32| {
-            let part = &collected.parts[i as usize];
-            (part.group, part.shard)
-        };
-        if !order.is_sorted_by_key(|&i| place(i)) {
-            order.sort_by_key(|&i| place(i));
-        }
-        let mut items = Vec::new();
-        let mut sorts = Vec::new();
-        for run in order.chunk_by(|&a, &b| place(a) == place(b)) {
-            let (group, shard) = place(run[0]);
-            let plain = run.iter().all(|&i| {
-                let part = &collected.parts[i as usize];
-                part.counts.is_none() && part.restrict.is_none()
-            });
-            if plain {
-                let parts = || run.iter().map(|&i| &collected.parts[i as usize]);
-                let len = parts().map(|part| part.len).sum();
-                let granules = parts().flat_map(|part| collected.granules.slice(part.start, part.len));
-                let start = self.granules.extend(len, granules.copied());
-                self.parts.push(Part { group, shard, start, len, counts: None, restrict: None });
-                sorts.push(len);
-                continue;
-            }
-            items.clear();
-            let size = programs.get(collected.groups[group as usize].program).size;
-            for &i in run {
-                let part = &collected.parts[i as usize];
-                for j in 0..part.len {
-                    cut(collected.item(part, j), size, &mut items);
-                }
-            }
-            items.sort_unstable();
-            self.push(group, shard, &items);
-            sorts.push(0);
-        }
-        self.sort_granules(&sorts);
+        self.arrange(next, shards, programs, false, keep);
     }
 
-    /// Sorts the items of plain parts; `lens` has one length a part, 0 where there is nothing to do.
-    fn sort_granules(&mut self, lens: &[usize]) {
-        let mut slices = Vec::new();
-        let mut parts = self.parts.iter().zip(lens).filter(|(_, len)| **len > 1).peekable();
-        for (number, chunk) in self.granules.chunks.iter_mut().enumerate() {
-            let (mut rest, mut at) = (&mut chunk[..], number << CHUNK_SHIFT);
-            while let Some((part, len)) = parts.next_if(|(part, _)| part.start >> CHUNK_SHIFT == number) {
-                let (_, tail) = rest.split_at_mut(part.start - at);
-                let (slice, tail) = tail.split_at_mut(*len);
-                (rest, at) = (tail, part.start + len);
-                slices.push(slice);
+    /// Arranges all that was gathered by group and slot, and leaves `next` empty.
+    pub fn build<S: Send>(&mut self, next: &mut Next, shards: &mut [Mutex<ShardState<S>>], programs: &Programs) {
+        let keep = |group: &Group| programs.get(group.program).has_edges || group.checked;
+        self.arrange(next, shards, programs, true, keep);
+        next.clear();
+    }
+
+    fn clear(&mut self) {
+        let columns = self.columns.len();
+        let mut last = u16::MAX - 1;
+        for part in self.parts.drain(..) {
+            if part.shard != last {
+                last = part.shard;
+                self.columns[column(part.shard, columns)].clear();
             }
         }
-        let sort = |slice: &mut [u32]| {
-            if !slice.is_sorted() {
-                slice.sort_unstable();
+        self.groups.clear();
+    }
+
+    /// * `last`: look at all that was gathered, and empty it; else only at what came since the last call.
+    fn arrange<S: Send>(
+        &mut self,
+        next: &mut Next,
+        shards: &mut [Mutex<ShardState<S>>],
+        programs: &Programs,
+        last: bool,
+        keep: impl Fn(&Group) -> bool + Sync,
+    ) {
+        self.clear();
+        self.groups.extend_from_slice(&next.groups);
+        next.touched.sort_unstable();
+        let (groups, columns) = (&self.groups, shards.len());
+        let one = |shard: u16, gathered: &mut Gathered, items: &mut Items, parts: &mut Vec<Part>| {
+            let from = if last { 0 } else { gathered.offered };
+            let order = Order { groups, programs, shard };
+            order.arrange(&gathered.parts[from..], &gathered.items, &keep, items, parts);
+            gathered.offered = gathered.parts.len();
+            if last {
+                gathered.items.clear();
+                gathered.parts.clear();
+                gathered.offered = 0;
             }
         };
-        // Tiny levels (a list has ten million of them) must not wake the other threads.
-        if slices.iter().map(|s| s.len()).sum::<usize>() < 4096 {
-            slices.into_iter().for_each(sort);
+        let items: usize = match &next.touched[..] {
+            [_] => 0,
+            touched => touched.iter().map(|&s| state(shards, s).gathered.items.granules.len()).sum(),
+        };
+        if items < PARALLEL_ITEMS {
+            for &shard in &next.touched {
+                let items = &mut self.columns[column(shard, columns)];
+                one(shard, &mut state(shards, shard).gathered, items, &mut self.parts);
+            }
         } else {
-            slices.into_par_iter().for_each(sort);
+            let mut work: Vec<_> = next
+                .touched
+                .iter()
+                .map(|&shard| (shard, std::mem::take(&mut self.columns[column(shard, columns)]), Vec::new()))
+                .collect();
+            let shards = &*shards;
+            work.par_iter_mut().for_each(|(shard, items, parts)| {
+                let mut state = shards[column(*shard, columns)].lock().unwrap_or_else(PoisonError::into_inner);
+                one(*shard, &mut state.gathered, items, parts);
+            });
+            for (shard, items, parts) in work {
+                self.columns[column(shard, columns)] = items;
+                self.parts.extend(parts);
+            }
+        }
+        if next.touched.len() > 1 {
+            self.parts.sort_unstable_by_key(|part| (part.group, part.shard));
         }
     }
 
-    /// Cuts the level into waves: lists of slices in canonical order.
-    pub fn waves(&self, programs: &Programs) -> Vec<Vec<Slice>> {
-        let mut waves = Vec::new();
-        let mut wave = Vec::new();
-        let (mut elements, mut ordinals, mut last_group) = (0, 0, u32::MAX);
-        for (p, part) in self.parts.iter().enumerate() {
-            let of_group = programs.get(self.groups[part.group as usize].program).ordinals();
-            let mut from = 0;
-            while from < part.len {
-                let added = if part.group == last_group { 0 } else { of_group };
-                if !wave.is_empty() && (elements >= WAVE_ELEMENTS || ordinals + added > WAVE_ORDINALS) {
-                    waves.push(std::mem::take(&mut wave));
-                    (elements, ordinals, last_group) = (0, 0, u32::MAX);
-                    continue;
-                }
-                ordinals += added;
-                last_group = part.group;
-                let len = self.take(part, from, WAVE_ELEMENTS.saturating_sub(elements).max(1));
-                elements += self.elements(part, from, len);
-                wave.push(Slice { part: p as u32, from, len });
-                from += len;
+    /// Number of items, counting no further than `limit`.
+    #[must_use]
+    pub fn items_up_to(&self, limit: usize) -> usize {
+        let mut items = 0;
+        for part in &self.parts {
+            items += part.stretch.len;
+            if items >= limit {
+                break;
             }
         }
-        if !wave.is_empty() {
-            waves.push(wave);
+        items
+    }
+
+    /// The next wave after `cursor`, as slices in canonical order, and the number of its elements; 0 at the end.
+    pub fn next_wave(&self, cursor: &mut Cursor, programs: &Programs, wave: &mut Vec<Slice>) -> u64 {
+        wave.clear();
+        let (mut elements, mut ordinals, mut last_group) = (0, 0, u32::MAX);
+        while let Some(part) = self.parts.get(cursor.part) {
+            if part.group != last_group {
+                ordinals += programs.get(self.groups[part.group as usize].program).ordinals();
+                last_group = part.group;
+            }
+            if !wave.is_empty() && (elements >= WAVE_ELEMENTS || ordinals > WAVE_ORDINALS) {
+                break;
+            }
+            let len = self.take(part, cursor.from, WAVE_ELEMENTS.saturating_sub(elements).max(1));
+            elements += self.elements(part, cursor.from, len);
+            wave.push(Slice { part: cursor.part as u32, from: cursor.from, len });
+            cursor.from += len;
+            if cursor.from == part.stretch.len {
+                *cursor = Cursor { part: cursor.part + 1, from: 0 };
+            }
         }
-        waves
+        elements
     }
 
     /// Cuts a wave into units of about `size` elements, for workers.
@@ -332,10 +416,12 @@ impl Frontier {
 
     /// How many items from `from` on hold about `budget` elements; at least one.
     fn take(&self, part: &Part, from: usize, budget: u64) -> usize {
-        let left = part.len - from;
-        let Some(at) = part.counts else { return left.min(usize::try_from(budget).unwrap_or(left)).max(1) };
+        let left = part.stretch.len - from;
+        let Some(at) = part.stretch.counts else {
+            return left.min(usize::try_from(budget).unwrap_or(left)).max(1);
+        };
         let mut sum = 0;
-        let counts = self.counts.slice(at + from, left);
+        let counts = &self.items(part).counts[at + from..][..left];
         let n = counts.iter().take_while(|&&c| {
             let before = sum;
             sum += u64::from(c & !TAIL).max(1);
@@ -345,14 +431,79 @@ impl Frontier {
     }
 
     fn elements(&self, part: &Part, from: usize, len: usize) -> u64 {
-        let Some(at) = part.counts else { return len as u64 };
-        self.counts.slice(at + from, len).iter().map(|&c| u64::from(c & !TAIL).max(1)).sum()
+        let Some(at) = part.stretch.counts else { return len as u64 };
+        self.items(part).counts[at + from..][..len].iter().map(|&c| u64::from(c & !TAIL).max(1)).sum()
+    }
+}
+
+/// The index of a shard's columns and state: the pool's come last.
+#[inline]
+pub fn column(shard: u16, columns: usize) -> usize {
+    if shard == POOL { columns - 1 } else { usize::from(shard) }
+}
+
+fn state<S>(shards: &mut [Mutex<ShardState<S>>], shard: u16) -> &mut ShardState<S> {
+    let columns = shards.len();
+    shards[column(shard, columns)].get_mut().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How one shard's parts are put in order.
+struct Order<'a> {
+    groups: &'a [Group],
+    programs: &'a Programs,
+    shard: u16,
+}
+
+impl Order<'_> {
+    /// Appends the parts whose group `keep`s to `out`, one part per group, items in slot order, long runs cut.
+    fn arrange(
+        &self,
+        parts: &[(u32, Stretch)],
+        from: &Items,
+        keep: impl Fn(&Group) -> bool,
+        out: &mut Items,
+        out_parts: &mut Vec<Part>,
+    ) {
+        let shard = self.shard;
+        if let [(group, stretch)] = parts {
+            // One part: nothing to merge, which is all that a list ever has.
+            if keep(&self.groups[*group as usize]) {
+                let stretch = self.merge(&[(*group, *stretch)], from, out);
+                out_parts.push(Part { group: *group, shard, stretch });
+            }
+            return;
+        }
+        let mut order: Vec<_> = parts.iter().filter(|(g, _)| keep(&self.groups[*g as usize])).copied().collect();
+        order.sort_by_key(|(group, _)| *group);
+        out.granules.reserve(order.iter().map(|(_, stretch)| stretch.len).sum());
+        for run in order.chunk_by(|a, b| a.0 == b.0) {
+            let stretch = self.merge(run, from, out);
+            out_parts.push(Part { group: run[0].0, shard, stretch });
+        }
     }
 
-    /// Elements of a slice.
-    #[must_use]
-    pub fn slice_elements(&self, slice: &Slice) -> u64 {
-        self.elements(&self.parts[slice.part as usize], slice.from, slice.len)
+    /// The items of several parts of one group as one stretch.
+    fn merge(&self, run: &[(u32, Stretch)], from: &Items, out: &mut Items) -> Stretch {
+        if run.iter().all(|(_, stretch)| stretch.counts.is_none() && stretch.restrict.is_none()) {
+            let start = out.granules.len();
+            for (_, stretch) in run {
+                out.granules.extend_from_slice(&from.granules[stretch.start..][..stretch.len]);
+            }
+            let merged = &mut out.granules[start..];
+            if !merged.is_sorted() {
+                merged.sort_unstable();
+            }
+            return Stretch { start, len: out.granules.len() - start, counts: None, restrict: None };
+        }
+        let size = self.programs.get(self.groups[run[0].0 as usize].program).size;
+        let mut items = Vec::new();
+        for (_, stretch) in run {
+            for i in 0..stretch.len {
+                cut(from.get(stretch, i), size, &mut items);
+            }
+        }
+        items.sort_unstable();
+        out.push(&items)
     }
 }
 

@@ -10,6 +10,8 @@ const CHUNK: usize = 1024;
 const KEPT_CHUNKS: usize = 256;
 /// Runs that a segment keeps room for.
 const KEPT_RUNS: usize = 4096;
+/// No edge has this key: the segment has no chunk yet.
+const NO_KEY: u64 = u64::MAX;
 
 /// Consecutive candidates of one segment and chunk with the same key.
 #[derive(Copy, Clone, Debug)]
@@ -31,20 +33,45 @@ pub struct Run {
 pub struct Chunk {
     addrs: Vec<u64>,
     counts: Vec<u32>,
+    holders: Vec<u64>,
+}
+
+/// The candidates of one run.
+#[derive(Copy, Clone, Debug)]
+pub struct Candidates<'s> {
+    /// Target addresses.
+    pub addrs: &'s [u64],
+    /// Element counts, empty if the edge has none.
+    pub counts: &'s [u32],
+    /// Packed holders, empty if nobody asked.
+    pub holders: &'s [u64],
 }
 
 /// Candidates of one worker for one shard.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct Segment {
-    chunks: Vec<Chunk>,
+    /// Key and unit of the last run.
+    key: u64,
+    unit: u32,
+    /// The chunk that is being filled.
+    last: Chunk,
+    /// The chunks before it.
+    full: Vec<Chunk>,
     runs: Vec<Run>,
+}
+
+impl Default for Segment {
+    fn default() -> Self {
+        Self { key: NO_KEY, unit: 0, last: Chunk::default(), full: Vec::new(), runs: Vec::new() }
+    }
 }
 
 impl Segment {
     /// Whether there is no candidate.
+    #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.key == NO_KEY
     }
 
     /// Runs in order of emission.
@@ -53,63 +80,74 @@ impl Segment {
         &self.runs
     }
 
-    /// The candidates of run `i`: target addresses and, if the edge has them, element counts (else empty).
+    /// The candidates of run `i`.
     #[must_use]
-    pub fn candidates(&self, i: usize) -> (&[u64], &[u32]) {
+    pub fn candidates(&self, i: usize) -> Candidates<'_> {
         let run = self.runs[i];
-        let chunk = &self.chunks[run.chunk as usize];
+        let chunk = self.full.get(run.chunk as usize).unwrap_or(&self.last);
         let next = self.runs.get(i + 1).filter(|next| next.chunk == run.chunk);
-        let addrs = next.map_or(chunk.addrs.len(), |next| next.start as usize);
-        let counts = next.map_or(chunk.counts.len(), |next| next.counts as usize);
-        (&chunk.addrs[run.start as usize..addrs], &chunk.counts[run.counts as usize..counts])
+        let start = run.start as usize;
+        let end = next.map_or(chunk.addrs.len(), |next| next.start as usize);
+        let counts_end = next.map_or(chunk.counts.len(), |next| next.counts as usize);
+        Candidates {
+            addrs: &chunk.addrs[start..end],
+            counts: &chunk.counts[run.counts as usize..counts_end],
+            // All candidates of a walk have holders, or none.
+            holders: chunk.holders.get(start..end).unwrap_or_default(),
+        }
     }
 
     /// Appends a candidate; chunks come from `spare` while it has any.
     #[inline]
     pub fn push(&mut self, spare: &mut Vec<Chunk>, key: u64, unit: u32, addr: u64) {
-        self.chunk(spare, key, unit).addrs.push(addr);
-    }
-
-    /// As [`Segment::push`] for an edge whose candidates have element counts. All candidates of one key have them, or none.
-    pub fn push_counted(&mut self, spare: &mut Vec<Chunk>, key: u64, unit: u32, addr: u64, count: u32) {
-        let chunk = self.chunk(spare, key, unit);
-        chunk.addrs.push(addr);
-        chunk.counts.push(count);
-    }
-
-    /// A chunk with room whose last run is this key's and unit's.
-    #[inline]
-    fn chunk(&mut self, spare: &mut Vec<Chunk>, key: u64, unit: u32) -> &mut Chunk {
-        let room = self.chunks.last().is_some_and(|chunk| chunk.addrs.len() < CHUNK);
-        if !room || self.runs.last().is_none_or(|run| run.key != key || run.unit != unit) {
-            self.begin(spare, key, unit, room);
+        if self.key != key || self.unit != unit || self.last.addrs.len() == CHUNK {
+            self.begin(spare, key, unit);
         }
-        let last = self.chunks.len() - 1;
-        &mut self.chunks[last]
+        self.last.addrs.push(addr);
+    }
+
+    /// Element count of the candidate pushed last. All candidates of one key have one, or none.
+    #[inline]
+    pub fn count(&mut self, count: u32) {
+        self.last.counts.push(count);
+    }
+
+    /// Holder of the candidate pushed last.
+    #[inline]
+    pub fn holder(&mut self, packed: u64) {
+        self.last.holders.push(packed);
     }
 
     #[cold]
-    fn begin(&mut self, spare: &mut Vec<Chunk>, key: u64, unit: u32, room: bool) {
-        if !room {
-            let fresh = || Chunk { addrs: Vec::with_capacity(CHUNK), counts: Vec::new() };
-            self.chunks.push(spare.pop().unwrap_or_else(fresh));
+    fn begin(&mut self, spare: &mut Vec<Chunk>, key: u64, unit: u32) {
+        if self.key == NO_KEY || self.last.addrs.len() == CHUNK {
+            let fresh = || Chunk { addrs: Vec::with_capacity(CHUNK), ..Chunk::default() };
+            let chunk = std::mem::replace(&mut self.last, spare.pop().unwrap_or_else(fresh));
+            if self.key != NO_KEY {
+                self.full.push(chunk);
+            }
         }
-        let index = self.chunks.len() - 1;
-        let chunk = &self.chunks[index];
+        (self.key, self.unit) = (key, unit);
         // A wave has fewer than 2^32 elements, and memory for fewer chunks.
-        let (start, counts) = (chunk.addrs.len() as u32, chunk.counts.len() as u32);
-        self.runs.push(Run { key, unit, chunk: index as u32, start, counts });
+        let (start, counts) = (self.last.addrs.len() as u32, self.last.counts.len() as u32);
+        self.runs.push(Run { key, unit, chunk: self.full.len() as u32, start, counts });
     }
 
     /// Gives all chunks back.
     pub fn clear(&mut self, spare: &mut Vec<Chunk>) {
-        for mut chunk in self.chunks.drain(..) {
+        if self.key == NO_KEY {
+            return;
+        }
+        let last = std::mem::take(&mut self.last);
+        for mut chunk in self.full.drain(..).chain([last]) {
             chunk.addrs.clear();
             chunk.counts.clear();
+            chunk.holders.clear();
             if spare.len() < KEPT_CHUNKS {
                 spare.push(chunk);
             }
         }
+        self.key = NO_KEY;
         self.runs.clear();
         self.runs.shrink_to(KEPT_RUNS);
     }
@@ -124,14 +162,18 @@ mod tests {
         let (mut segment, mut spare) = (Segment::default(), Vec::new());
         for addr in 0..2500 {
             segment.push(&mut spare, 7, 0, addr);
+            segment.holder(addr * 2);
         }
         for addr in 0..3 {
-            segment.push_counted(&mut spare, 8, 0, addr, addr as u32 + 10);
+            segment.push(&mut spare, 8, 0, addr);
+            segment.count(addr as u32 + 10);
+            segment.holder(addr);
         }
         segment.push(&mut spare, 7, 1, 99);
+        segment.holder(5);
         let all = |segment: &Segment| {
             let runs = segment.runs().iter().enumerate();
-            runs.map(|(i, run)| (run.key, run.unit, segment.candidates(i).0.to_vec())).collect::<Vec<_>>()
+            runs.map(|(i, run)| (run.key, run.unit, segment.candidates(i).addrs.to_vec())).collect::<Vec<_>>()
         };
         let runs = all(&segment);
         assert_eq!(
@@ -139,11 +181,13 @@ mod tests {
             [(7, 0, 1024), (7, 0, 1024), (7, 0, 452), (8, 0, 3), (7, 1, 1)]
         );
         assert_eq!(runs.iter().take(3).flat_map(|r| r.2.clone()).collect::<Vec<_>>(), (0..2500).collect::<Vec<_>>());
-        assert_eq!(segment.candidates(3).1, [10, 11, 12]);
-        assert!(segment.candidates(4).1.is_empty());
+        assert_eq!(segment.candidates(1).holders, (1024..2048).map(|a| a * 2).collect::<Vec<_>>());
+        assert_eq!((segment.candidates(3).counts, segment.candidates(4).holders), (&[10, 11, 12][..], &[5][..]));
+        assert!(segment.candidates(4).counts.is_empty());
         segment.clear(&mut spare);
         assert!(segment.is_empty() && spare.len() == 3);
         segment.push(&mut spare, 1, 0, 5);
         assert_eq!((spare.len(), all(&segment)), (2, vec![(1, 0, vec![5])]));
+        assert!(segment.candidates(0).holders.is_empty(), "chunks come back empty");
     }
 }

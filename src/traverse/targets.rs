@@ -1,6 +1,7 @@
 //! What an edge leads to, decided once per (edge, dynamic type) of a wave instead of once per pointer.
 
 use super::library;
+use super::observe::Operation;
 use super::scan::{Closure, NO_TYPE, ProgramId, ProgramKey, Programs, Step};
 use super::world::World;
 use crate::incident::Incidents;
@@ -37,6 +38,66 @@ pub struct Target {
     pub retype: Retype,
     /// Labels below the edge's own: of the field of a struct stored directly in an interface.
     pub chain: Box<[Step]>,
+}
+
+/// What the keys of one wave lead to: a number for each key, in key order.
+#[derive(Default, Debug)]
+pub struct Targets {
+    keys: Vec<u64>,
+    targets: Vec<Target>,
+    operations: Vec<Operation>,
+}
+
+impl Targets {
+    /// Starts a wave: its keys, in any order, with repetitions.
+    pub fn reset(&mut self, keys: impl Iterator<Item = u64>) {
+        self.targets.clear();
+        self.operations.clear();
+        self.keys.clear();
+        for key in keys {
+            if self.keys.last() != Some(&key) {
+                self.keys.push(key);
+            }
+        }
+        if !self.keys.is_sorted() {
+            self.keys.sort_unstable();
+        }
+        self.keys.dedup();
+        self.targets.reserve(self.keys.len());
+    }
+
+    /// All keys, by number.
+    #[must_use]
+    pub fn keys(&self) -> &[u64] {
+        &self.keys
+    }
+
+    /// Says where the next key leads.
+    pub fn push(&mut self, target: Target, operation: Operation) {
+        self.targets.push(target);
+        self.operations.push(operation);
+    }
+
+    /// The number of a key of the wave.
+    #[inline]
+    #[must_use]
+    pub fn number(&self, key: u64) -> u32 {
+        self.keys.partition_point(|&k| k < key) as u32
+    }
+
+    /// The target of key `number`.
+    #[inline]
+    #[must_use]
+    pub fn target(&self, number: u32) -> &Target {
+        &self.targets[number as usize]
+    }
+
+    /// The operation of key `number`.
+    #[inline]
+    #[must_use]
+    pub fn operation(&self, number: u32) -> Operation {
+        self.operations[number as usize]
+    }
 }
 
 /// Types and programs while they grow. Used only between the parallel phases.

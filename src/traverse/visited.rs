@@ -3,6 +3,7 @@
 //! At rest a shard is a roaring bitmap; the first claim in it turns it into dense words, which is what a claim wants: one load, one test,
 //! one store. Free slots are marked from the start, so that the hot path has no check whether a slot is allocated.
 
+use crate::prefetch::prefetch;
 use roaring::RoaringBitmap;
 
 /// Marks of one shard, by slot ordinal.
@@ -34,6 +35,21 @@ impl Visited {
         }
     }
 
+    /// Starts loading the mark of `ordinal`.
+    #[inline]
+    pub fn prefetch(&self, ordinal: u32) {
+        if let Some(word) = self.dense.get(ordinal as usize / 64) {
+            prefetch(word);
+        }
+    }
+
+    /// Whether `ordinal` is marked, as [`Visited::insert`] sees it.
+    #[inline]
+    #[must_use]
+    pub fn contains(&self, ordinal: u32) -> bool {
+        self.dense.get(ordinal as usize / 64).is_none_or(|word| word >> (ordinal % 64) & 1 != 0)
+    }
+
     /// Marks `ordinal`; true if it was not marked. Ordinals out of range count as marked.
     #[inline]
     pub fn insert(&mut self, ordinal: u32) -> bool {
@@ -47,7 +63,10 @@ impl Visited {
     /// The slots that were marked by [`Visited::insert`]: the reached objects.
     #[must_use]
     pub fn reached(&self) -> RoaringBitmap {
-        let bytes: Vec<u8> = self.dense.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mut bytes = vec![0; self.dense.len() * 8];
+        for (to, word) in bytes.chunks_exact_mut(8).zip(&self.dense) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
         RoaringBitmap::from_lsb0_bytes(0, &bytes) - &self.free
     }
 }

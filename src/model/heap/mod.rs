@@ -101,9 +101,7 @@ impl Heap {
     #[inline]
     #[must_use]
     pub fn find_span(&self, addr: u64) -> Option<SpanId> {
-        let id = self.pages.span_at(addr)?;
-        let span = &self.spans[id.0 as usize];
-        (span.start <= addr && addr < span.limit).then_some(id)
+        self.pages.span_at(addr).filter(|&id| self.contains(id, addr))
     }
 
     /// The span holding `addr` and the slot in it; interior pointers are rounded down to their slot. Free slots are found too:
@@ -113,12 +111,26 @@ impl Heap {
     #[inline]
     #[must_use]
     pub fn find_object(&self, addr: u64) -> Option<(SpanId, u32)> {
-        let id = self.pages.span_at(addr)?;
+        let id = self.find_span(addr)?;
+        Some((id, self.spans[id.0 as usize].slot_of(addr)))
+    }
+
+    /// The span whose pages hold `addr`, which may lie before its first slot or after its limit: the first of two steps of
+    /// [`Heap::find_object`], for callers that look up many addresses and hide the latency of each step.
+    ///
+    /// Cost: two dependent loads (arena, page).
+    #[inline]
+    #[must_use]
+    pub fn span_at(&self, addr: u64) -> Option<SpanId> {
+        self.pages.span_at(addr)
+    }
+
+    /// Whether `addr` lies in an object of span `id`.
+    #[inline]
+    #[must_use]
+    pub fn contains(&self, id: SpanId, addr: u64) -> bool {
         let span = &self.spans[id.0 as usize];
-        if addr < span.start || addr >= span.limit {
-            return None;
-        }
-        Some((id, span.slot_of(addr)))
+        span.start <= addr && addr < span.limit
     }
 
     /// The span that owns ordinal `slot_base + slot` of `shard`, and the slot in it.
