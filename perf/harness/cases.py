@@ -9,7 +9,7 @@ GOALS = ("run", "shape", "debug")
 
 @dataclass(frozen=True)
 class Case:
-    """One heap to measure; the fields are those of cases.toml."""
+    """One heap to measure; the fields are those of cases.toml, and whether the targets are meant for this size."""
 
     name: str
     shape: str
@@ -18,9 +18,14 @@ class Case:
     threads: tuple[int, ...] = (1, 2)
     goal: str = "shape"
     target: float = 3.0
-    series: str = ""
-    cold: bool = False
+    memory: float = 0
+    speedup: float = 0
+    profile: float = 0
+    goref: float = 0
+    cold: float = 0
     peers: bool = False
+    series: str = ""
+    judged: bool = True
     tags: str = ""
     ldflags: str = ""
 
@@ -49,7 +54,7 @@ def select(cases, patterns, quick, threads):
             raise SystemExit(f"no case {pattern}: one of {', '.join(case.name for case in cases)}")
     chosen = [c for c in cases if not patterns or any(fnmatch.fnmatch(c.name, p) for p in patterns)]
     if quick:
-        chosen = [replace(c, size=c.quick) for c in chosen if c.quick]
+        chosen = [replace(c, size=c.quick, judged=False) for c in chosen if c.quick]
     if threads:
         chosen = [replace(c, threads=threads) for c in chosen]
     return chosen
