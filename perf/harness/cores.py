@@ -1,5 +1,6 @@
 """Cores of generated heaps: perf/gen is built, run, dumped, and released."""
 
+import filecmp
 import hashlib
 import os
 import re
@@ -49,9 +50,10 @@ def build_generator(go, source, cache, case):
 
 def take(exe, folder, case, memory_gib):
     """Runs the generator and dumps it into `folder`, unless that was done before; again if the heap did not hold still."""
-    if (folder / "truth.txt").exists():
+    if (folder / "truth.txt").exists() and filecmp.cmp(exe, folder / "exe", shallow=False):
         return read(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "truth.txt").unlink(missing_ok=True)
     shutil.copy2(exe, folder / "exe")
     for _ in range(ATTEMPTS):
         truth = dump_once(folder, case, memory_gib)
