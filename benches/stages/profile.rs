@@ -45,8 +45,8 @@ pub fn measure_synthetic(criterion: &mut Criterion, pools: &[ThreadPool]) {
         (random % u64::from(n)) as u32
     };
     let nodes = (0..NODES).map(|i| {
-        // Parents are near: paths of some tens of frames.
-        let parent = if i < 100 { ROOT } else { i - 1 - below(i.min(i / 8 + 20)) };
+        // Parents come from the later half of what is there: paths of some twenty frames.
+        let parent = if i < 100 { ROOT } else { i - 1 - below(i / 2) };
         let own_objects = u64::from(below(1 << 10).saturating_sub(200));
         PathNode { parent, label: below(LABELS), own_objects, own_bytes: own_objects * 48 }
     });
