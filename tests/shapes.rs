@@ -4,9 +4,9 @@ use crate::harness::corefile::core_of;
 use crate::harness::program::Mode;
 use crate::harness::{required, tool, toolchain};
 
-fn check(shape: &str, objects: &str) {
+fn check(shape: &str, size: &str) {
     let Some(version) = toolchain::newest() else { return };
-    let args = ["-shape", shape, "-objects", objects];
+    let args = ["-shape", shape, "-size", size];
     let Some(file) = required(core_of(version, "perf/gen", Mode::Default, &args)) else { return };
     let one = tool::core_ok(&file.exe, &file.core, &["--threads", "1"]);
     let profile = one.decode();
@@ -58,5 +58,5 @@ fn selfish() {
 /// Thousands of stacks.
 #[test]
 fn goroutines() {
-    check("goroutines", "100000");
+    check("goroutines", "10000");
 }

@@ -1,9 +1,7 @@
-// Gen builds a heap of a given shape and size, prints how long a forced collection takes and what the collector counts as
+// Gen builds a heap of a given shape and size, prints how long forced collections of it take and what the collector counts as
 // live, and waits for a core to be taken (see truth.Point).
 //
-//	gen -shape mix -objects 20000000
-//
-// GOMAXPROCS is taken from the environment as usual; give it the number of threads the analyzer will get.
+//	gen -shape mix -size 20000000 -procs 1,2
 package main
 
 import (
@@ -18,7 +16,7 @@ import (
 	"goref.test/fixtures/truth"
 )
 
-// shapes: name to what fills a heap with about n objects of that kind.
+// shapes: name to what fills a heap with n things of that kind.
 var shapes = map[string]func(n int){
 	"mix":        buildMix,
 	"list":       buildList,
@@ -34,18 +32,26 @@ var shapes = map[string]func(n int){
 
 func main() {
 	shape := flag.String("shape", "mix", "one of "+strings.Join(names(), ", "))
-	objects := flag.Int("objects", 1_000_000, "about how many objects")
+	size := flag.Int("size", 1_000_000, "how many things of that kind (of mix: objects, about)")
+	procs := flag.String("procs", "", "time forced collections with each of these GOMAXPROCS, separated by commas")
 	flag.Parse()
 	build, ok := shapes[*shape]
 	if !ok {
 		fmt.Fprintf(os.Stderr, "unknown shape %q: one of %s\n", *shape, strings.Join(names(), ", "))
 		os.Exit(2)
 	}
+	counts, err := parseCounts(*procs)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "-procs:", err)
+		os.Exit(2)
+	}
 	start := time.Now()
-	debug.SetGCPercent(300)
-	build(*objects)
+	// Garbage stays below the live heap, so that a core is at most about twice as large.
+	debug.SetGCPercent(100)
+	build(*size)
 	fmt.Fprintf(os.Stderr, "built in %.1f s\n", time.Since(start).Seconds())
-	// os.Stderr's buffers and fmt's pools are gone after two collections; nothing uses them again.
+	timeCollections(counts)
+	// What fmt and flag left behind is gone after two collections; nothing uses them again.
 	truth.Point()
 }
 

@@ -1,6 +1,6 @@
 package main
 
-// One shape each: what a walk finds easy or hard.
+// One shape each: what a walk finds easy or hard. The parameter n counts what the shape is named after.
 
 // payload is 32 bytes without pointers.
 type payload [4]uint64
@@ -13,7 +13,6 @@ type listNode struct {
 type treeNode struct {
 	left, right *treeNode
 	key         uint64
-	data        *payload
 }
 
 // selfish has ten pointers to its own type: the number of paths explodes, the number of objects does not.
@@ -40,13 +39,13 @@ func buildList(n int) {
 }
 
 // buildTree is perfectly balanced: as deep as the logarithm of its size, levels as wide as half of it.
-func buildTree(n int) { treeRoot = tree(n / 2) }
+func buildTree(n int) { treeRoot = tree(n) }
 
 func tree(n int) *treeNode {
 	if n <= 0 {
 		return nil
 	}
-	t := &treeNode{key: uint64(n), data: new(payload)}
+	t := &treeNode{key: uint64(n)}
 	t.left = tree((n - 1) / 2)
 	t.right = tree(n - 1 - (n-1)/2)
 	return t
@@ -69,7 +68,7 @@ func buildStrings(n int) {
 
 // buildMaps fills a slice with maps of four entries: header, group and four values each.
 func buildMaps(n int) {
-	smallMaps = make([]map[uint64]*payload, n/6)
+	smallMaps = make([]map[uint64]*payload, n)
 	for i := range smallMaps {
 		m := make(map[uint64]*payload)
 		for k := range uint64(4) {
@@ -86,20 +85,20 @@ func buildBigMap(n int) {
 	}
 }
 
+// buildClosures makes n closures, each with a captured pointer to an object of its own.
 func buildClosures(n int) {
-	closures = make([]func() *payload, n/2)
+	closures = make([]func() *payload, n)
 	for i := range closures {
 		p := new(payload)
 		closures[i] = func() *payload { return p }
 	}
 }
 
-// buildGoroutines parks one goroutine for ten objects, each with a list in its frame.
+// buildGoroutines parks n goroutines, each with a list of eight nodes in its frame.
 func buildGoroutines(n int) {
 	parked = make(chan *payload)
 	started := make(chan struct{})
-	count := n / 10
-	for range count {
+	for range n {
 		go func() {
 			var l *listNode
 			for range 8 {
@@ -110,7 +109,7 @@ func buildGoroutines(n int) {
 			keep(l)
 		}()
 	}
-	for range count {
+	for range n {
 		<-started
 	}
 }

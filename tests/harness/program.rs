@@ -4,6 +4,7 @@ use super::toolchain::Toolchain;
 use super::{cache, root};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Build mode.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ impl Mode {
     }
 }
 
+static BUILDING: Mutex<()> = Mutex::new(());
+
 /// A built program.
 #[derive(Debug)]
 pub struct Program {
@@ -43,6 +46,8 @@ impl Program {
         let name = format!("{}-{}-{}-{:016x}", source.replace('/', "-"), toolchain.version, mode.name(), hash.0);
         let dir = cache("programs").join(name);
         let exe = dir.join("exe");
+        // Tests run side by side and some want the same program: the second one finds it built.
+        let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
         if !exe.exists() {
             fs::create_dir_all(&dir).unwrap();
             let mut go = toolchain.go();

@@ -75,9 +75,9 @@ fn named() {
 }
 
 /// A generated heap, smaller than those of `crate::shapes`: a naive walk takes its time.
-fn shape(shape: &str, objects: &str) {
+fn shape(shape: &str, size: &str) {
     let Some(version) = newest() else { return };
-    let args = ["-shape", shape, "-objects", objects];
+    let args = ["-shape", shape, "-size", size];
     if let Some(file) = required(core_of(version, "perf/gen", Mode::Default, &args)) {
         check(shape, &file);
     }

@@ -1,0 +1,1 @@
+"""The parts of perf/run: cases -> cores -> runs (and cold, peers) -> report."""
