@@ -21,6 +21,7 @@ use crate::timing::Phases;
 use crate::traverse::paths::{NO_PARENT, Node};
 use crate::traverse::targets::Resolver;
 use crate::traverse::world::World;
+use crate::traverse::observe::{Observer, Silent};
 use crate::traverse::{self, Options, Walked};
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
@@ -102,6 +103,22 @@ pub fn model_and_walk(
     progress: &Progress,
     phases: &mut Phases,
 ) -> Result<(Model, Walked, Roots)> {
+    let (model, walked, roots, _) = model_and_walk_observed(process, image, config, &Silent, progress, phases)?;
+    Ok((model, walked, roots))
+}
+
+/// As [`model_and_walk`], and `observer` sees every pointer that is followed. Last: what it learned, by shard.
+///
+/// # Errors
+/// As [`analyze`].
+pub fn model_and_walk_observed<O: Observer>(
+    process: &Process<'_>,
+    image: &dyn Image,
+    config: &Config,
+    observer: &O,
+    progress: &Progress,
+    phases: &mut Phases,
+) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
     check_is_go(&process.executable)?;
     progress.phase("reading debug information");
     let mut debug = phases.time("debug information", || DebugInfo::load(&process.executable))?;
@@ -138,7 +155,7 @@ pub fn model_and_walk(
     progress.counted_phase("walking", heap.totals().allocated_objects);
     // The walk extends the type table by types that only descriptors know; functions are looked up beside it.
     let types = std::mem::take(&mut debug.types);
-    let walked = phases.time("walk", || {
+    let (walked, observed) = phases.time("walk", || {
         let world = World::new(image, &heap, &masks, &modules, &descriptors);
         let resolver = Resolver::new(&debug, types, bias, config.types);
         let options = Options { max_depth: config.max_depth, fold: config.fold };
@@ -148,11 +165,11 @@ pub fn model_and_walk(
             let before = last.swap(objects, std::sync::atomic::Ordering::Relaxed);
             progress.objects(objects - before);
         };
-        traverse::walk(&world, resolver, &roots, options, &report)
+        traverse::walk_observed(&world, resolver, &roots, options, observer, &report)
     });
     incidents.merge(&walked.incidents);
     incidents.merge(&descriptors.incidents());
-    Ok((Model { heap, counters, masks, incidents }, walked, roots))
+    Ok((Model { heap, counters, masks, incidents }, walked, roots, observed))
 }
 
 fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -> RunResult {

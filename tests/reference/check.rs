@@ -3,7 +3,7 @@
 use super::dump::Dump;
 use super::heap::Memory;
 use super::sets::{self, describe};
-use super::{masked, typed};
+use super::{edges, masked, typed};
 use crate::harness::corefile::{CoreFile, Truth, core_of};
 use crate::harness::program::Mode;
 use crate::harness::required;
@@ -128,6 +128,8 @@ fn check(name: &str, file: &CoreFile) {
         wrong.extend(paths(&process, &mut dump, &Config { max_depth, fold, ..config.clone() }));
     }
     wrong.extend(copying(&process, &config));
+    wrong.extend(edges::check(&process, &config));
+    wrong.extend(edges::check(&process, &Config { types: false, ..config }));
     assert!(wrong.is_empty(), "{name}:\n{}", wrong.join("\n"));
 }
 

@@ -8,6 +8,7 @@
 
 mod check;
 mod dump;
+mod edges;
 mod heap;
 mod masked;
 mod paths;
