@@ -10,7 +10,7 @@ use crate::image::{Image, Inputs, Process};
 use crate::incident::Incidents;
 use crate::model::descriptors::Descriptors;
 use crate::model::dwarf::DebugInfo;
-use crate::model::heap::{Heap, HeapTotals, RuntimeCounters, Shard, SpanId, TypeMasks};
+use crate::model::heap::{Heap, HeapTotals, RuntimeCounters, SpanId, TypeMasks};
 use crate::model::layout::RuntimeLayout;
 use crate::model::modules::Modules;
 use crate::model::queues::Queues;
@@ -18,10 +18,10 @@ use crate::output::{ConservativeHold, Outcome, Outputs, RunResult, Target, TextM
 use crate::progress::Progress;
 use crate::roots::{self, Roots, Sources};
 use crate::timing::Phases;
+use crate::traverse::observe::{Observer, Silent};
 use crate::traverse::paths::{NO_PARENT, Node};
 use crate::traverse::targets::Resolver;
 use crate::traverse::world::World;
-use crate::traverse::observe::{Observer, Silent};
 use crate::traverse::{self, Options, Walked};
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
@@ -181,7 +181,7 @@ fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -
     };
     let (typed, sub_objects) = (sum(false), sum(true));
     let mut incidents = model.incidents.clone();
-    let unreachable = unreachable(&model.heap, &walked.reached);
+    let unreachable = unreachable(&model.heap, &walked.reached_in);
     let totals = Totals {
         heap_in_use: Amount { objects: heap.allocated_objects + heap.free_objects, bytes: heap.in_use_bytes },
         typed,
@@ -288,21 +288,16 @@ fn conservative_holds(heap: &Heap, only: &[RoaringBitmap], roots: &Roots) -> Vec
 }
 
 /// Allocated slots that the walk did not mark: counted on their own, so that the books can fail to balance.
-fn unreachable(heap: &Heap, reached: &[RoaringBitmap]) -> Amount {
-    let shards = heap.shards().par_iter().zip(reached);
-    let of_shard = |(shard, reached): (&Shard, &RoaringBitmap)| {
-        let mut sum = Amount::default();
-        for id in shard.spans.clone() {
-            let id = SpanId(id);
-            let span = heap.span(id);
-            let allocated: u64 = heap.alloc_bits(id).iter().map(|w| u64::from(w.count_ones())).sum();
-            let slots = span.slot_base..span.slot_base + u32::from(span.nelems);
-            let objects = allocated.saturating_sub(reached.range_cardinality(slots));
-            sum += Amount { objects, bytes: objects * span.elem_size() };
-        }
-        sum
+///
+/// * `reached`: number of marks by span.
+fn unreachable(heap: &Heap, reached: &[u32]) -> Amount {
+    let in_span = |(id, &reached): (usize, &u32)| {
+        let id = SpanId(id as u32);
+        let allocated: u64 = heap.alloc_bits(id).iter().map(|w| u64::from(w.count_ones())).sum();
+        let objects = allocated.saturating_sub(u64::from(reached));
+        Amount { objects, bytes: objects * heap.span(id).elem_size() }
     };
-    shards.map(of_shard).reduce(Amount::default, |a, b| a + b)
+    reached.par_iter().enumerate().map(in_span).reduce(Amount::default, |a, b| a + b)
 }
 
 /// The paths as frames: nodes that differ only in the type behind the same frame become one.

@@ -199,7 +199,11 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
 
     /// Runs one level. False, and nothing done, if something in it is not plain.
     fn step(&mut self, chase: &mut Chase) -> bool {
-        if O::EDGES { self.expand_few::<true>(chase) } else { self.expand_few::<false>(chase) }
+        if O::EDGES {
+            self.expand_few::<true>(chase)
+        } else {
+            self.expand_few::<false>(chase)
+        }
         if chase.few.odd || !self.look_up_few(chase) {
             return false;
         }

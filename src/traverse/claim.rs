@@ -5,7 +5,7 @@
 //! just those, without counting the object again.
 
 use super::expand::Output;
-use super::frontier::{Gathered, Item, Stretch, TAIL};
+use super::frontier::{Depot, Gathered, Item, Stretch, TAIL};
 use super::observe::{Edge, Holder, ObjectId, Observer, Operation, Outcome};
 use super::segments::Candidates;
 use super::targets::{Retype, Target, Targets};
@@ -213,7 +213,7 @@ struct Dialog {
 
 /// Settles all candidates of `shard` in one wave. What comes out is in `state.claimed` and `state.gathered`.
 pub fn claim_shard<O: Observer>(
-    world: &World<'_>,
+    (world, depot): (&World<'_>, &Depot),
     shard: u16,
     outputs: &[&Output],
     targets: &Targets,
@@ -235,15 +235,16 @@ pub fn claim_shard<O: Observer>(
     for (key, _, w, i) in runs.drain(..) {
         let number = targets.number(key);
         let candidates = outputs[w as usize].segments[usize::from(shard)].candidates(i as usize);
-        let claim = Claim { world, shard, base, number, target: targets.target(number) };
+        let claim = Claim { world, depot, shard, base, number, target: targets.target(number) };
         claim.run(candidates, targets.operation(number), state, observer, scratch);
     }
     state.claimed.runs = runs;
-    resolve(world, state, scratch);
+    resolve(world, depot, state, scratch);
 }
 
 struct Claim<'w> {
     world: &'w World<'w>,
+    depot: &'w Depot,
     shard: u16,
     base: u64,
     /// The target and its number.
@@ -310,7 +311,7 @@ impl Claim<'_> {
         };
         add(stretch);
         if !claimed.refills.is_empty() {
-            let stretch = state.gathered.items.push(&claimed.refills);
+            let stretch = state.gathered.items.push(self.depot, &claimed.refills);
             claimed.refills.clear();
             claimed.parts.push(ClaimPart { target: self.number, own: Own::Nothing, stretch, bytes: 0 });
         }
@@ -377,12 +378,12 @@ impl Claim<'_> {
         }
         if self.target.masked {
             let granule = ((addr - offset - self.base) / 8) as u32;
-            state.gathered.items.add(stretch, granule, 1);
+            state.gathered.items.add(self.depot, stretch, granule, 1);
             return;
         }
         let fits = offset == 0 && fills(self.target, count, span);
         if fits || self.partial(offset, count, id, slot, state, scratch) {
-            state.gathered.items.add(stretch, granule, count);
+            state.gathered.items.add(self.depot, stretch, granule, count);
         }
     }
 
@@ -472,7 +473,8 @@ impl Claim<'_> {
             }
             MaskSource::Large { rtype } if rtype != 0 => {
                 let size = heap.span(id).limit.saturating_sub(start).min(elem_size);
-                let answer = Answer { target: self.number, own: Own::Nothing, item: Item::one(granule), bytes: elem_size };
+                let answer =
+                    Answer { target: self.number, own: Own::Nothing, item: Item::one(granule), bytes: elem_size };
                 claimed.header(self.world, answer, rtype, size);
             }
             // No type yet: the collector sees no pointers either.
@@ -514,7 +516,7 @@ impl Claimed {
 }
 
 /// Reads what objects say of themselves, all at once, and adds them to the next level.
-fn resolve<S>(world: &World<'_>, state: &mut ShardState<S>, scratch: &mut Scratch) {
+fn resolve<S>(world: &World<'_>, depot: &Depot, state: &mut ShardState<S>, scratch: &mut Scratch) {
     let claimed = &mut state.claimed;
     if claimed.dialog.asks.is_empty() && claimed.dialog.answers.is_empty() {
         return;
@@ -552,7 +554,7 @@ fn resolve<S>(world: &World<'_>, state: &mut ShardState<S>, scratch: &mut Scratc
     for run in answers.chunk_by(|a, b| order(a) == order(b)) {
         items.clear();
         items.extend(run.iter().map(|a| a.item));
-        let stretch = state.gathered.items.push(&items);
+        let stretch = state.gathered.items.push(depot, &items);
         let bytes = run.iter().map(|a| a.bytes).sum();
         claimed.parts.push(ClaimPart { target: run[0].target, own: run[0].own, stretch, bytes });
     }

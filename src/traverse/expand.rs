@@ -373,14 +373,7 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
     }
 
     /// Reads the masks that are in spans, and says which of their words the program leaves open.
-    fn load_masks(
-        &self,
-        shard: u16,
-        items: &[Located],
-        unit: &UnitBytes<'_>,
-        masks: &mut [u64],
-        out: &mut impl Sink,
-    ) {
+    fn load_masks(&self, shard: u16, items: &[Located], unit: &UnitBytes<'_>, masks: &mut [u64], out: &mut impl Sink) {
         let program = self.program;
         let whole = program.is_masked() || self.storage;
         let first = program.typed_tile(1);

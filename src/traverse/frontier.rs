@@ -26,8 +26,8 @@ const WAVE_ELEMENTS: u64 = 1 << 16;
 const WAVE_ORDINALS: u64 = 1 << 30;
 /// Items of a level below which it is arranged by the calling thread alone: a list has ten million such levels.
 const PARALLEL_ITEMS: usize = 4096;
-/// Items that a shard's columns keep room for between levels.
-const KEPT_ITEMS: usize = 1 << 14;
+/// Restrictions that a shard keeps room for between levels.
+const KEPT_RESTRICTIONS: usize = 1 << 12;
 /// Groups of a level that are found by looking at all of them.
 const FEW_GROUPS: usize = 8;
 
@@ -85,21 +85,91 @@ pub struct Part {
     pub stretch: Stretch,
 }
 
+/// Chunks of columns that are not in use. A level's columns are tens of megabytes: growing vectors would copy them twice, and getting fresh
+/// memory for each level cost a tenth of a walk (perf/notes/0003).
+#[derive(Default, Debug)]
+pub struct Depot {
+    chunks: Mutex<Vec<Vec<u32>>>,
+}
+
+impl Depot {
+    fn take(&self) -> Vec<u32> {
+        let spare = self.chunks.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(CHUNK))
+    }
+
+    fn give(&self, chunks: impl Iterator<Item = Vec<u32>>) {
+        let mut spare = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.extend(chunks.map(|mut chunk| {
+            chunk.clear();
+            chunk
+        }));
+    }
+}
+
+/// Entries of a chunk: 16 KiB, so that 256 shards with one chunk each cost 4 MiB.
+const CHUNK: usize = 1 << 12;
+
+/// An append-only list in chunks, all but the last full.
+#[derive(Default, Debug)]
+struct Column {
+    chunks: Vec<Vec<u32>>,
+}
+
+impl Column {
+    fn len(&self) -> usize {
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len())
+    }
+
+    #[inline]
+    fn push(&mut self, depot: &Depot, entry: u32) {
+        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
+            self.chunks.push(depot.take());
+        }
+        let last = self.chunks.len() - 1;
+        self.chunks[last].push(entry);
+    }
+
+    #[inline]
+    fn get(&self, i: usize) -> u32 {
+        self.chunks[i / CHUNK][i % CHUNK]
+    }
+
+    /// The entries `from..from + len` in pieces.
+    fn pieces(&self, from: usize, len: usize) -> impl Iterator<Item = &[u32]> {
+        let end = from + len;
+        let chunks = if len == 0 { 0..0 } else { from / CHUNK..end.div_ceil(CHUNK) };
+        chunks.map(move |c| {
+            let first = c * CHUNK;
+            &self.chunks[c][from.max(first) - first..end.min(first + CHUNK) - first]
+        })
+    }
+
+    fn clear(&mut self, depot: &Depot) {
+        match &mut self.chunks[..] {
+            [] => {}
+            // Small ones are kept: a list has ten million levels.
+            [only] => only.clear(),
+            _ => depot.give(self.chunks.drain(..)),
+        }
+    }
+}
+
 /// The columns of one shard.
 #[derive(Default, Debug)]
 pub struct Items {
-    granules: Vec<u32>,
-    counts: Vec<u32>,
+    granules: Column,
+    counts: Column,
     restrict: Vec<u64>,
 }
 
 impl Items {
     /// Appends items, with the columns that they need.
-    pub fn push(&mut self, items: &[Item]) -> Stretch {
+    pub fn push(&mut self, depot: &Depot, items: &[Item]) -> Stretch {
         let start = self.granules.len();
-        self.granules.extend(items.iter().map(|i| i.granule));
+        items.iter().for_each(|i| self.granules.push(depot, i.granule));
         let counts = items.iter().any(|i| i.count != 1).then(|| {
-            self.counts.extend(items.iter().map(|i| i.count));
+            items.iter().for_each(|i| self.counts.push(depot, i.count));
             self.counts.len() - items.len()
         });
         let restrict = items.iter().any(|i| i.restrict != !0).then(|| {
@@ -110,17 +180,18 @@ impl Items {
     }
 
     /// Opens a stretch that [`Items::add`] fills.
+    #[must_use]
     pub fn open(&self, counted: bool) -> Stretch {
-        let counts = counted.then_some(self.counts.len());
+        let counts = counted.then(|| self.counts.len());
         Stretch { start: self.granules.len(), len: 0, counts, restrict: None }
     }
 
     /// Appends an unrestricted item to the open stretch.
     #[inline]
-    pub fn add(&mut self, stretch: &mut Stretch, granule: u32, count: u32) {
-        self.granules.push(granule);
+    pub fn add(&mut self, depot: &Depot, stretch: &mut Stretch, granule: u32, count: u32) {
+        self.granules.push(depot, granule);
         if stretch.counts.is_some() {
-            self.counts.push(count);
+            self.counts.push(depot, count);
         }
         stretch.len += 1;
     }
@@ -130,23 +201,20 @@ impl Items {
     #[must_use]
     pub fn get(&self, stretch: &Stretch, i: usize) -> Item {
         Item {
-            granule: self.granules[stretch.start + i],
-            count: stretch.counts.map_or(1, |at| self.counts[at + i]),
+            granule: self.granules.get(stretch.start + i),
+            count: stretch.counts.map_or(1, |at| self.counts.get(at + i)),
             restrict: stretch.restrict.map_or(!0, |at| self.restrict[at + i]),
         }
     }
 
     /// Forgets all items, keeping a little memory.
-    fn clear(&mut self) {
-        fn clear<T>(column: &mut Vec<T>) {
-            if column.capacity() > KEPT_ITEMS {
-                *column = Vec::new();
-            }
-            column.clear();
+    fn clear(&mut self, depot: &Depot) {
+        self.granules.clear(depot);
+        self.counts.clear(depot);
+        if self.restrict.capacity() > KEPT_RESTRICTIONS {
+            self.restrict = Vec::new();
         }
-        clear(&mut self.granules);
-        clear(&mut self.counts);
-        clear(&mut self.restrict);
+        self.restrict.clear();
     }
 }
 
@@ -244,6 +312,7 @@ pub struct Frontier {
     pub parts: Vec<Part>,
     /// By shard, the pool's last.
     columns: Vec<Items>,
+    sorter: Sorter,
 }
 
 impl Frontier {
@@ -270,29 +339,41 @@ impl Frontier {
 
     /// Arranges what was gathered since the last call by group and slot, keeping only the items that have storage to follow. Their
     /// edges come later: everything stays gathered.
-    pub fn build_storage<S: Send>(&mut self, next: &mut Next, shards: &mut [Mutex<ShardState<S>>], programs: &Programs) {
+    pub fn build_storage<S: Send>(
+        &mut self,
+        next: &mut Next,
+        shards: &mut [Mutex<ShardState<S>>],
+        depot: &Depot,
+        programs: &Programs,
+    ) {
         let keep = |group: &Group| programs.get(group.program).has_storage;
         if !next.groups.iter().any(keep) {
-            self.clear();
+            self.clear(depot);
             return;
         }
-        self.arrange(next, shards, programs, false, keep);
+        self.arrange(next, shards, depot, programs, false, keep);
     }
 
     /// Arranges all that was gathered by group and slot, and leaves `next` empty.
-    pub fn build<S: Send>(&mut self, next: &mut Next, shards: &mut [Mutex<ShardState<S>>], programs: &Programs) {
+    pub fn build<S: Send>(
+        &mut self,
+        next: &mut Next,
+        shards: &mut [Mutex<ShardState<S>>],
+        depot: &Depot,
+        programs: &Programs,
+    ) {
         let keep = |group: &Group| programs.get(group.program).has_edges || group.checked;
-        self.arrange(next, shards, programs, true, keep);
+        self.arrange(next, shards, depot, programs, true, keep);
         next.clear();
     }
 
-    fn clear(&mut self) {
+    fn clear(&mut self, depot: &Depot) {
         let columns = self.columns.len();
         let mut last = u16::MAX - 1;
         for part in self.parts.drain(..) {
             if part.shard != last {
                 last = part.shard;
-                self.columns[column(part.shard, columns)].clear();
+                self.columns[column(part.shard, columns)].clear(depot);
             }
         }
         self.groups.clear();
@@ -303,25 +384,27 @@ impl Frontier {
         &mut self,
         next: &mut Next,
         shards: &mut [Mutex<ShardState<S>>],
+        depot: &Depot,
         programs: &Programs,
         last: bool,
         keep: impl Fn(&Group) -> bool + Sync,
     ) {
-        self.clear();
+        self.clear(depot);
         self.groups.extend_from_slice(&next.groups);
         next.touched.sort_unstable();
         let (groups, columns) = (&self.groups, shards.len());
-        let one = |shard: u16, gathered: &mut Gathered, items: &mut Items, parts: &mut Vec<Part>| {
-            let from = if last { 0 } else { gathered.offered };
-            let order = Order { groups, programs, shard };
-            order.arrange(&gathered.parts[from..], &gathered.items, &keep, items, parts);
-            gathered.offered = gathered.parts.len();
-            if last {
-                gathered.items.clear();
-                gathered.parts.clear();
-                gathered.offered = 0;
-            }
-        };
+        let one =
+            |shard: u16, gathered: &mut Gathered, items: &mut Items, parts: &mut Vec<Part>, sorter: &mut Sorter| {
+                let from = if last { 0 } else { gathered.offered };
+                let order = Order { groups, programs, depot, shard };
+                order.arrange(&gathered.parts[from..], &gathered.items, &keep, (items, parts), sorter);
+                gathered.offered = gathered.parts.len();
+                if last {
+                    gathered.items.clear(depot);
+                    gathered.parts.clear();
+                    gathered.offered = 0;
+                }
+            };
         let items: usize = match &next.touched[..] {
             [_] => 0,
             touched => touched.iter().map(|&s| state(shards, s).gathered.items.granules.len()).sum(),
@@ -329,7 +412,7 @@ impl Frontier {
         if items < PARALLEL_ITEMS {
             for &shard in &next.touched {
                 let items = &mut self.columns[column(shard, columns)];
-                one(shard, &mut state(shards, shard).gathered, items, &mut self.parts);
+                one(shard, &mut state(shards, shard).gathered, items, &mut self.parts, &mut self.sorter);
             }
         } else {
             let mut work: Vec<_> = next
@@ -338,9 +421,9 @@ impl Frontier {
                 .map(|&shard| (shard, std::mem::take(&mut self.columns[column(shard, columns)]), Vec::new()))
                 .collect();
             let shards = &*shards;
-            work.par_iter_mut().for_each(|(shard, items, parts)| {
+            work.par_iter_mut().for_each_init(Sorter::default, |sorter, (shard, items, parts)| {
                 let mut state = shards[column(*shard, columns)].lock().unwrap_or_else(PoisonError::into_inner);
-                one(*shard, &mut state.gathered, items, parts);
+                one(*shard, &mut state.gathered, items, parts, sorter);
             });
             for (shard, items, parts) in work {
                 self.columns[column(shard, columns)] = items;
@@ -421,8 +504,8 @@ impl Frontier {
             return left.min(usize::try_from(budget).unwrap_or(left)).max(1);
         };
         let mut sum = 0;
-        let counts = &self.items(part).counts[at + from..][..left];
-        let n = counts.iter().take_while(|&&c| {
+        let counts = self.items(part).counts.pieces(at + from, left).flatten();
+        let n = counts.take_while(|&&c| {
             let before = sum;
             sum += u64::from(c & !TAIL).max(1);
             before < budget
@@ -432,7 +515,7 @@ impl Frontier {
 
     fn elements(&self, part: &Part, from: usize, len: usize) -> u64 {
         let Some(at) = part.stretch.counts else { return len as u64 };
-        self.items(part).counts[at + from..][..len].iter().map(|&c| u64::from(c & !TAIL).max(1)).sum()
+        self.items(part).counts.pieces(at + from, len).flatten().map(|&c| u64::from(c & !TAIL).max(1)).sum()
     }
 }
 
@@ -451,6 +534,7 @@ fn state<S>(shards: &mut [Mutex<ShardState<S>>], shard: u16) -> &mut ShardState<
 struct Order<'a> {
     groups: &'a [Group],
     programs: &'a Programs,
+    depot: &'a Depot,
     shard: u16,
 }
 
@@ -461,38 +545,32 @@ impl Order<'_> {
         parts: &[(u32, Stretch)],
         from: &Items,
         keep: impl Fn(&Group) -> bool,
-        out: &mut Items,
-        out_parts: &mut Vec<Part>,
+        (out, out_parts): (&mut Items, &mut Vec<Part>),
+        sorter: &mut Sorter,
     ) {
         let shard = self.shard;
         if let [(group, stretch)] = parts {
             // One part: nothing to merge, which is all that a list ever has.
             if keep(&self.groups[*group as usize]) {
-                let stretch = self.merge(&[(*group, *stretch)], from, out);
+                let stretch = self.merge(&[(*group, *stretch)], from, out, sorter);
                 out_parts.push(Part { group: *group, shard, stretch });
             }
             return;
         }
         let mut order: Vec<_> = parts.iter().filter(|(g, _)| keep(&self.groups[*g as usize])).copied().collect();
         order.sort_by_key(|(group, _)| *group);
-        out.granules.reserve(order.iter().map(|(_, stretch)| stretch.len).sum());
         for run in order.chunk_by(|a, b| a.0 == b.0) {
-            let stretch = self.merge(run, from, out);
+            let stretch = self.merge(run, from, out, sorter);
             out_parts.push(Part { group: run[0].0, shard, stretch });
         }
     }
 
     /// The items of several parts of one group as one stretch.
-    fn merge(&self, run: &[(u32, Stretch)], from: &Items, out: &mut Items) -> Stretch {
+    fn merge(&self, run: &[(u32, Stretch)], from: &Items, out: &mut Items, sorter: &mut Sorter) -> Stretch {
         if run.iter().all(|(_, stretch)| stretch.counts.is_none() && stretch.restrict.is_none()) {
             let start = out.granules.len();
-            for (_, stretch) in run {
-                out.granules.extend_from_slice(&from.granules[stretch.start..][..stretch.len]);
-            }
-            let merged = &mut out.granules[start..];
-            if !merged.is_sorted() {
-                merged.sort_unstable();
-            }
+            let pieces = || run.iter().flat_map(|(_, stretch)| from.granules.pieces(stretch.start, stretch.len));
+            sorter.sorted(pieces, |granule| out.granules.push(self.depot, granule));
             return Stretch { start, len: out.granules.len() - start, counts: None, restrict: None };
         }
         let size = self.programs.get(self.groups[run[0].0 as usize].program).size;
@@ -503,7 +581,54 @@ impl Order<'_> {
             }
         }
         items.sort_unstable();
-        out.push(&items)
+        out.push(self.depot, &items)
+    }
+}
+
+/// Sorts granules, each of which occurs once: a group counts a slot once, and enters it at one place.
+#[derive(Default, Debug)]
+struct Sorter {
+    list: Vec<u32>,
+    bits: Vec<u64>,
+}
+
+impl Sorter {
+    /// Calls `each` for the entries of all pieces in order.
+    ///
+    /// Dense ones go through a bitmap, which is linear; the others are sorted.
+    fn sorted<'p, P: Iterator<Item = &'p [u32]>>(&mut self, pieces: impl Fn() -> P, mut each: impl FnMut(u32)) {
+        let (mut len, mut low, mut high, mut before, mut sorted) = (0, u32::MAX, 0, None, true);
+        for &entry in pieces().flatten() {
+            len += 1;
+            (low, high) = (low.min(entry), high.max(entry));
+            sorted &= before < Some(entry);
+            before = Some(entry);
+        }
+        if sorted {
+            pieces().flatten().copied().for_each(each);
+            return;
+        }
+        let words = ((high - low) / 64) as usize + 1;
+        if words > len {
+            self.list.clear();
+            pieces().for_each(|piece| self.list.extend_from_slice(piece));
+            self.list.sort_unstable();
+            self.list.iter().copied().for_each(each);
+            return;
+        }
+        self.bits.clear();
+        self.bits.resize(words, 0);
+        for entry in pieces().flatten() {
+            let at = entry - low;
+            self.bits[(at / 64) as usize] |= 1 << (at % 64);
+        }
+        for (word, &bits) in self.bits.iter().enumerate() {
+            let mut bits = bits;
+            while bits != 0 {
+                each(low + word as u32 * 64 + bits.trailing_zeros());
+                bits &= bits - 1;
+            }
+        }
     }
 }
 

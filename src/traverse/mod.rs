@@ -24,13 +24,13 @@ mod wave;
 pub mod world;
 
 use crate::incident::Incidents;
-use crate::model::heap::Heap;
+use crate::model::heap::{Heap, Shard, SpanId};
 use crate::model::types::{Kind, TypeId};
 use crate::roots::{Roots, Stratum};
 use chase::Chase;
 use claim::{Open, ShardState};
 use expand::{Buffers, Output, Pool};
-use frontier::{Frontier, Item, Next, POOL, TAIL};
+use frontier::{Depot, Frontier, Item, Next, POOL, TAIL};
 use labels::LabelId;
 use observe::{Observer, Silent};
 use paths::{PathId, Paths};
@@ -87,6 +87,8 @@ pub struct Walked {
     pub types: Vec<(LabelId, u64, u64)>,
     /// Reached slots by shard.
     pub reached: Vec<RoaringBitmap>,
+    /// Number of reached slots by span.
+    pub reached_in: Vec<u32>,
     /// Objects that only a conservative word holds, by shard; empty if there is no such word.
     pub conservative: Vec<RoaringBitmap>,
     /// Counters.
@@ -150,6 +152,7 @@ struct Walker<'w, 'a, 'img, O: Observer> {
     shards: Vec<Mutex<ShardState<O::Shard>>>,
     workers: Vec<Mutex<Worker>>,
     buffers: WaveBuffers,
+    depot: Depot,
     chase: Chase,
     pool: Pool,
     statics: Statics,
@@ -220,6 +223,7 @@ pub fn walk_observed<O: Observer>(
         shards: states,
         workers,
         buffers: WaveBuffers::default(),
+        depot: Depot::default(),
         chase: Chase::default(),
         pool: Pool::default(),
         statics: Statics::new(roots),
@@ -322,13 +326,13 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
         loop {
             // A map's or channel's own memory belongs to the level of its header, however many hops it takes.
             loop {
-                storage.build_storage(&mut next, &mut self.shards, &self.resolver.programs);
+                storage.build_storage(&mut next, &mut self.shards, &self.depot, &self.resolver.programs);
                 if storage.is_empty() {
                     break;
                 }
                 self.level(&storage, true, &mut next);
             }
-            frontier.build(&mut next, &mut self.shards, &self.resolver.programs);
+            frontier.build(&mut next, &mut self.shards, &self.depot, &self.resolver.programs);
             if frontier.is_empty() {
                 self.leftover(&mut next);
                 if next.is_empty() {
@@ -394,6 +398,25 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
         }
     }
 
+    /// Counts the marks of each span, less those that free slots had from the start.
+    fn reached_in(&self) -> Vec<u32> {
+        let heap = self.world.heap;
+        let ones = |words: &[u64]| words.iter().map(|word| word.count_ones()).sum::<u32>();
+        let in_shard = |(shard, state): (&Shard, &Mutex<ShardState<O::Shard>>)| {
+            let state = lock(state);
+            let in_span = |id: u32| {
+                let (id, span) = (SpanId(id), heap.span(SpanId(id)));
+                let slots = span.slot_base..span.slot_base + u32::from(span.nelems);
+                let live = ones(heap.alloc_bits(id)) - ones(heap.dead_bits(id));
+                let free = u32::from(span.nelems) - live;
+                u32::try_from(state.visited.marked(slots)).unwrap_or(u32::MAX) - free
+            };
+            shard.spans.clone().map(in_span).collect::<Vec<_>>()
+        };
+        let shards = heap.shards().par_iter().zip(&self.shards);
+        shards.map(in_shard).collect::<Vec<_>>().concat()
+    }
+
     fn finish(mut self, before: &[RoaringBitmap]) -> (Walked, Vec<O::Shard>) {
         self.stats.over_budget = self.paths.over_budget;
         self.incidents.merge(&self.resolver.incidents);
@@ -403,6 +426,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
         // The pool has no objects.
         self.shards.pop();
         let reached: Vec<_> = self.shards.par_iter().map(|s| lock(s).visited.reached()).collect();
+        let reached_in = self.reached_in();
         let conservative = reached.iter().zip(before).map(|(all, before)| all - before).collect();
         let mut types = self.types.named(&self.resolver.programs);
         let labels = self.resolver.programs.labels.into_texts();
@@ -413,7 +437,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
         let observed = self.shards.into_iter().map(|s| s.into_inner().unwrap_or_else(PoisonError::into_inner).observed);
         let (paths, stats, incidents) = (self.paths, self.stats, self.incidents);
         let observed = observed.collect();
-        (Walked { paths, labels, types, reached, conservative, stats, incidents }, observed)
+        (Walked { paths, labels, types, reached, reached_in, conservative, stats, incidents }, observed)
     }
 }
 

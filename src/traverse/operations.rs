@@ -175,7 +175,14 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
             let holder = if HOLDERS { Holder::pack(shard, item.ordinal) } else { 0 };
             for e in elements {
                 let start = e * self.program.size;
-                self.element(op, key, Element { bytes, start, at: item.addr, holder }, |at| in_mask(mask, at), dynamic, out);
+                self.element(
+                    op,
+                    key,
+                    Element { bytes, start, at: item.addr, holder },
+                    |at| in_mask(mask, at),
+                    dynamic,
+                    out,
+                );
             }
         }
     }

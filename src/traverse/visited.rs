@@ -5,6 +5,7 @@
 
 use crate::prefetch::prefetch;
 use roaring::RoaringBitmap;
+use std::ops::Range;
 
 /// Marks of one shard, by slot ordinal.
 #[derive(Debug)]
@@ -60,6 +61,23 @@ impl Visited {
         new
     }
 
+    /// How many of these ordinals are marked, free slots included.
+    #[must_use]
+    pub fn marked(&self, ordinals: Range<u32>) -> u64 {
+        if self.dense.is_empty() {
+            return self.free.range_cardinality(ordinals);
+        }
+        let (first, end) = (ordinals.start as usize, ordinals.end as usize);
+        let words = first / 64..end.div_ceil(64).min(self.dense.len());
+        let in_word = |(i, word): (usize, &u64)| {
+            let from = first.saturating_sub(i * 64);
+            let to = (end - i * 64).min(64);
+            let mask = if to == 64 { !0 } else { (1u64 << to) - 1 };
+            u64::from((word & mask & (!0 << from)).count_ones())
+        };
+        self.dense.get(words.clone()).map_or(0, |dense| words.zip(dense).map(in_word).sum())
+    }
+
     /// The slots that were marked by [`Visited::insert`]: the reached objects.
     #[must_use]
     pub fn reached(&self) -> RoaringBitmap {
@@ -82,6 +100,9 @@ mod tests {
         assert!(visited.insert(0) && visited.insert(63) && visited.insert(128));
         assert!(!visited.insert(0) && !visited.insert(3) && !visited.insert(129) && !visited.insert(64));
         assert!(!visited.insert(5000), "beyond the shard");
+        let marked = [0..1, 0..3, 0..64, 63..65, 1..63, 64..130, 128..130].map(|range| visited.marked(range));
+        assert_eq!(marked, [1, 1, 3, 2, 1, 3, 2]);
+        assert_eq!(Visited::new(130, [3u32, 64].into_iter().collect()).marked(0..65), 2, "before the first claim");
         assert_eq!(visited.reached().iter().collect::<Vec<_>>(), [0, 63, 128]);
     }
 }

@@ -73,14 +73,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
     }
 
     /// Expand, claim, regroup.
-    fn wave(
-        &mut self,
-        frontier: &Frontier,
-        elements: u64,
-        storage: bool,
-        buffers: &mut WaveBuffers,
-        next: &mut Next,
-    ) {
+    fn wave(&mut self, frontier: &Frontier, elements: u64, storage: bool, buffers: &mut WaveBuffers, next: &mut Next) {
         let WaveBuffers { slices, bases, targets, touched, paths, parts, scratch } = buffers;
         let group_of = |s: &Slice| frontier.parts[s.part as usize].group;
         let first_group = group_of(&slices[0]);
@@ -106,10 +99,10 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
             let guards: Vec<_> = workers.iter().map(lock).collect();
             let outputs: Vec<&Output> = guards.iter().map(|g| &g.output).collect();
             self.prepare(&edges, &outputs, targets, touched);
-            let (world, observer, shards) = (self.world, self.observer, &self.shards);
+            let (world, depot, observer, shards) = (self.world, &self.depot, self.observer, &self.shards);
             touched.par_iter().for_each_init(Scratch::default, |scratch, &shard| {
                 let mut state = lock(&shards[usize::from(shard)]);
-                claim_shard(world, shard, &outputs, targets, &mut state, observer, scratch);
+                claim_shard((world, depot), shard, &outputs, targets, &mut state, observer, scratch);
             });
             self.regroup(&edges, targets, touched, (paths, parts), next);
             self.claim_statics(&edges, targets, &outputs, next);
@@ -123,7 +116,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
             self.prepare(&edges, &outputs, targets, touched);
             for &shard in touched.iter() {
                 let state = super::get_mut(&mut self.shards[usize::from(shard)]);
-                claim_shard(self.world, shard, &outputs, targets, state, self.observer, scratch);
+                claim_shard((self.world, &self.depot), shard, &outputs, targets, state, self.observer, scratch);
             }
             self.regroup(&edges, targets, touched, (paths, parts), next);
             self.claim_statics(&edges, targets, &outputs, next);
@@ -345,7 +338,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
     pub(super) fn add(&mut self, next: &mut Next, shard: u16, group: u32, items: &[Item]) {
         let columns = self.shards.len();
         let gathered = &mut super::get_mut(&mut self.shards[column(shard, columns)]).gathered;
-        let stretch = gathered.items.push(items);
+        let stretch = gathered.items.push(&self.depot, items);
         next.add(gathered, shard, group, stretch);
     }
 }
