@@ -6,7 +6,7 @@
 //! The mask of an object up to 512 bytes is in its span: one or two words, loaded with the object. A larger object was
 //! given its allocation type's own program when it was claimed, so its mask needs no second look.
 
-use super::frontier::{Frontier, Item, MAX_RUN, POOL, Part, Slice, TAIL};
+use super::frontier::{Frontier, Item, MAX_RUN, POOL, Part, Slice, Stretch, TAIL};
 use super::observe::Holder;
 use super::operations::{Emit, Sink, Value, low_bits, word_at};
 use super::scan::Program;
@@ -264,8 +264,17 @@ pub fn expand_unit<const HOLDERS: bool>(
         } else if group.checked {
             run.checked(slice, buffers, out);
         } else {
-            let values = (slice.from..slice.from + slice.len).map(|i| run.item(i));
-            emit.objects(part.shard, values, buffers, out);
+            let items = wave.frontier.items(part);
+            match part.stretch {
+                // Nearly all parts: nothing but places.
+                Stretch { counts: None, restrict: None, start, .. } => {
+                    emit.objects(part.shard, items.plain(start + slice.from, slice.len), buffers, out);
+                }
+                stretch => {
+                    let values = (slice.from..slice.from + slice.len).map(|i| items.get(&stretch, i));
+                    emit.objects(part.shard, values, buffers, out);
+                }
+            }
         }
     }
 }
@@ -354,9 +363,10 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
         let unit = self.world.image.load(ranges, scratch);
         for (i, item) in items.iter().enumerate() {
             let bytes = unit.get(i);
-            for line in bytes.iter().take(AHEAD).step_by(64) {
-                prefetch(line);
-            }
+            let ahead = &bytes[..bytes.len().min(AHEAD)];
+            ahead.iter().step_by(64).for_each(prefetch);
+            // Objects do not start where lines do.
+            ahead.last().into_iter().for_each(prefetch);
             if item.bitmap != u32::MAX
                 && let Some(byte) = unit.get(item.bitmap as usize).get(item.word as usize / 8)
             {
@@ -413,14 +423,14 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
         bitmaps.clear();
         // Items are in slot order: most lie in the span of the one before.
         let mut last = None;
-        for Item { granule, count, restrict } in values {
+        values.for_each(|Item { granule, count, restrict }| {
             let addr = base + u64::from(granule) * 8;
             let (span, bitmap) = match last {
                 Some((span, bitmap)) if heap.contains(span, addr) => (heap.span(span), bitmap),
                 _ => {
                     let Some(id) = heap.find_span(addr) else {
                         out.incident("walk.item_outside_heap");
-                        continue;
+                        return;
                     };
                     let bitmap = match heap.mask_source(id) {
                         MaskSource::InSpan { bitmap } => {
@@ -449,7 +459,7 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
                 words: u32::try_from(avail / 8).unwrap_or(u32::MAX),
                 front: addr == start,
             });
-        }
+        });
         let first = items.len() as u32;
         for item in items {
             if item.bitmap != u32::MAX {

@@ -207,6 +207,12 @@ impl Items {
         }
     }
 
+    /// `len` items from position `from` on of a stretch without counts and restrictions.
+    #[inline]
+    pub fn plain(&self, from: usize, len: usize) -> impl Iterator<Item = Item> {
+        self.granules.pieces(from, len).flatten().map(|&granule| Item::one(granule))
+    }
+
     /// Forgets all items, keeping a little memory.
     fn clear(&mut self, depot: &Depot) {
         self.granules.clear(depot);
@@ -598,12 +604,12 @@ impl Sorter {
     /// Dense ones go through a bitmap, which is linear; the others are sorted.
     fn sorted<'p, P: Iterator<Item = &'p [u32]>>(&mut self, pieces: impl Fn() -> P, mut each: impl FnMut(u32)) {
         let (mut len, mut low, mut high, mut before, mut sorted) = (0, u32::MAX, 0, None, true);
-        for &entry in pieces().flatten() {
+        pieces().flatten().for_each(|&entry| {
             len += 1;
             (low, high) = (low.min(entry), high.max(entry));
             sorted &= before < Some(entry);
             before = Some(entry);
-        }
+        });
         if sorted {
             pieces().flatten().copied().for_each(each);
             return;
@@ -618,10 +624,11 @@ impl Sorter {
         }
         self.bits.clear();
         self.bits.resize(words, 0);
-        for entry in pieces().flatten() {
+        let bits = &mut self.bits[..];
+        pieces().flatten().for_each(|entry| {
             let at = entry - low;
-            self.bits[(at / 64) as usize] |= 1 << (at % 64);
-        }
+            bits[(at / 64) as usize] |= 1 << (at % 64);
+        });
         for (word, &bits) in self.bits.iter().enumerate() {
             let mut bits = bits;
             while bits != 0 {

@@ -29,7 +29,7 @@ use crate::model::types::{Kind, TypeId};
 use crate::roots::{Roots, Stratum};
 use chase::Chase;
 use claim::{Open, ShardState};
-use expand::{Buffers, Output, Pool};
+use expand::{Buffers, Pool};
 use frontier::{Depot, Frontier, Item, Next, POOL, TAIL};
 use labels::LabelId;
 use observe::{Observer, Silent};
@@ -42,7 +42,7 @@ use statics::Statics;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use targets::Resolver;
 use visited::Visited;
-use wave::WaveBuffers;
+use wave::WaveState;
 use world::World;
 
 /// Objects between two calls of the progress function.
@@ -97,13 +97,6 @@ pub struct Walked {
     pub incidents: Incidents,
 }
 
-/// A worker's buffers; one per thread, locked only by its own.
-#[derive(Default)]
-struct Worker {
-    buffers: Buffers,
-    output: Output,
-}
-
 /// Objects by the program that they were claimed as.
 #[derive(Default)]
 struct TypeCounts(Vec<(u64, u64)>);
@@ -150,8 +143,10 @@ struct Walker<'w, 'a, 'img, O: Observer> {
     paths: Paths,
     /// By number, and one for the pool.
     shards: Vec<Mutex<ShardState<O::Shard>>>,
-    workers: Vec<Mutex<Worker>>,
-    buffers: WaveBuffers,
+    /// What each thread keeps between units.
+    workers: Vec<Mutex<Buffers>>,
+    /// The wave that is claimed and the one that is expanded.
+    waves: [WaveState; 2],
     depot: Depot,
     chase: Chase,
     pool: Pool,
@@ -210,9 +205,9 @@ pub fn walk_observed<O: Observer>(
             Mutex::new(ShardState::new(Visited::new(slots, world.heap.free_slots(shard))))
         })
         .collect();
-    let workers = (0..=rayon::current_num_threads())
-        .map(|_| Mutex::new(Worker { buffers: Buffers::default(), output: Output::new(states.len()) }))
-        .collect();
+    let threads = rayon::current_num_threads();
+    let waves = [(); 2].map(|()| WaveState::new(threads, states.len()));
+    let workers = (0..=threads).map(|_| Mutex::default()).collect();
     states.push(Mutex::new(ShardState::new(Visited::new(0, RoaringBitmap::new()))));
     let paths = Paths::new(&mut resolver.programs.labels, options.max_depth, options.fold);
     let mut walker = Walker {
@@ -222,7 +217,7 @@ pub fn walk_observed<O: Observer>(
         paths,
         shards: states,
         workers,
-        buffers: WaveBuffers::default(),
+        waves,
         depot: Depot::default(),
         chase: Chase::default(),
         pool: Pool::default(),
@@ -420,8 +415,8 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
     fn finish(mut self, before: &[RoaringBitmap]) -> (Walked, Vec<O::Shard>) {
         self.stats.over_budget = self.paths.over_budget;
         self.incidents.merge(&self.resolver.incidents);
-        for worker in &mut self.workers {
-            self.incidents.merge(&get_mut(worker).output.incidents);
+        for wave in &mut self.waves {
+            wave.incidents().for_each(|incidents| self.incidents.merge(incidents));
         }
         // The pool has no objects.
         self.shards.pop();

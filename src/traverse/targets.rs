@@ -49,16 +49,24 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Starts a wave: its keys, in any order, with repetitions.
-    pub fn reset(&mut self, keys: impl Iterator<Item = u64>) {
+    /// Starts a wave.
+    pub fn reset(&mut self) {
         self.targets.clear();
         self.operations.clear();
         self.keys.clear();
+    }
+
+    /// Adds keys of the wave, in any order, with repetitions.
+    pub fn add(&mut self, keys: impl Iterator<Item = u64>) {
         for key in keys {
             if self.keys.last() != Some(&key) {
                 self.keys.push(key);
             }
         }
+    }
+
+    /// Numbers the keys.
+    pub fn sort(&mut self) {
         if !self.keys.is_sorted() {
             self.keys.sort_unstable();
         }

@@ -3,14 +3,16 @@
 
 use super::claim::{Open, Own, ShardState, claim_shard};
 use super::expand::{Output, Wave, expand_unit};
-use super::frontier::{Frontier, Item, Next, POOL, Slice, column};
+use super::frontier::{Cursor, Frontier, Item, Next, POOL, Slice, column};
 use super::observe::{Observer, Operation};
 use super::paths::PathId;
 use super::scan::{INDEXED, ProgramId, ProgramKey};
 use super::targets::{Resolver, Retype, Target, Targets};
-use super::{Walker, Worker, lock};
+use super::{Walker, lock};
 use crate::image::Scratch;
+use crate::incident::Incidents;
 use rayon::prelude::*;
+use std::sync::Mutex;
 
 /// Elements of one unit of expansion: enough that a unit's candidates make runs worth visiting in each shard, few enough that a
 /// wave has many units to steal.
@@ -18,11 +20,16 @@ const UNIT_ELEMENTS: u64 = 1024;
 /// Below this many elements a wave is run by the calling thread alone: waking others costs more.
 const INLINE_ELEMENTS: u64 = 1024;
 
-/// What a walk keeps between waves, so that a small wave allocates nothing.
+/// One wave, and what is kept of it for the next, so that a small wave allocates nothing.
 #[derive(Default)]
-pub(super) struct WaveBuffers {
+pub(super) struct WaveState {
     slices: Vec<Slice>,
+    elements: u64,
     bases: Vec<u32>,
+    /// Group of `bases[0]`.
+    first_group: u32,
+    /// By thread.
+    outputs: Vec<Mutex<Output>>,
     targets: Targets,
     /// Shards with candidates.
     touched: Vec<u16>,
@@ -30,7 +37,32 @@ pub(super) struct WaveBuffers {
     paths: Vec<Option<PathId>>,
     /// Parts to regroup: (target number, own type, position among `touched`, position in the shard's parts).
     parts: Vec<(u32, Own, u32, u32)>,
-    scratch: Scratch,
+}
+
+impl WaveState {
+    /// Ready for so many threads and shards.
+    pub(super) fn new(threads: usize, shards: usize) -> Self {
+        let outputs = (0..=threads).map(|_| Mutex::new(Output::new(shards))).collect();
+        Self { outputs, ..Self::default() }
+    }
+
+    /// Whether it is worth waking other threads.
+    fn is_large(&self) -> bool {
+        self.elements > INLINE_ELEMENTS
+    }
+
+    /// Soft errors of all its expansions.
+    pub(super) fn incidents(&mut self) -> impl Iterator<Item = &Incidents> {
+        self.outputs.iter_mut().map(|output| &super::get_mut(output).incidents)
+    }
+}
+
+/// A level that is being scanned.
+#[derive(Copy, Clone)]
+struct Level<'f> {
+    frontier: &'f Frontier,
+    /// Follow storage edges instead of the others.
+    storage: bool,
 }
 
 /// How a wave's keys are made.
@@ -58,29 +90,50 @@ impl Edges<'_> {
 
 impl<O: Observer> Walker<'_, '_, '_, O> {
     /// Scans a level, wave by wave; what it reaches goes to `next`.
+    ///
+    /// Expansions only read, so a wave is expanded while the one before it is claimed: neighbours in a level often point to neighbours in
+    /// memory, so that all candidates of a wave are one shard's, and its owner alone would keep the others waiting.
     pub(super) fn level(&mut self, frontier: &Frontier, storage: bool, next: &mut Next) {
-        let mut buffers = std::mem::take(&mut self.buffers);
-        let mut cursor = super::frontier::Cursor::default();
-        loop {
-            let elements = frontier.next_wave(&mut cursor, &self.resolver.programs, &mut buffers.slices);
-            if elements == 0 {
-                break;
+        let level = Level { frontier, storage };
+        let [mut wave, mut after] = std::mem::take(&mut self.waves);
+        let mut cursor = Cursor::default();
+        if self.begin(level, &mut cursor, &mut wave) {
+            self.expand(level, &wave);
+            loop {
+                self.prepare(level, &mut wave);
+                let more = self.begin(level, &mut cursor, &mut after);
+                if more && wave.is_large() {
+                    rayon::join(|| self.claim(&wave), || self.expand(level, &after));
+                } else {
+                    self.claim(&wave);
+                    if more {
+                        self.expand(level, &after);
+                    }
+                }
+                self.regroup(level, &mut wave, next);
+                self.claim_statics(level, &wave, next);
+                wave.outputs.iter_mut().for_each(|output| super::get_mut(output).clear());
+                self.report();
+                if !more {
+                    break;
+                }
+                std::mem::swap(&mut wave, &mut after);
             }
-            self.wave(frontier, elements, storage, &mut buffers, next);
-            self.report();
         }
-        self.buffers = buffers;
+        self.waves = [wave, after];
     }
 
-    /// Expand, claim, regroup.
-    fn wave(&mut self, frontier: &Frontier, elements: u64, storage: bool, buffers: &mut WaveBuffers, next: &mut Next) {
-        let WaveBuffers { slices, bases, targets, touched, paths, parts, scratch } = buffers;
+    /// Takes the next wave of a level. False if there is none.
+    fn begin(&mut self, level: Level<'_>, cursor: &mut Cursor, wave: &mut WaveState) -> bool {
+        let frontier = level.frontier;
+        wave.elements = frontier.next_wave(cursor, &self.resolver.programs, &mut wave.slices);
         let group_of = |s: &Slice| frontier.parts[s.part as usize].group;
-        let first_group = group_of(&slices[0]);
-        bases.clear();
+        let Some(first) = wave.slices.first() else { return false };
+        wave.first_group = group_of(first);
+        wave.bases.clear();
         let mut ordinal = 0u32;
         let mut seen = u32::MAX;
-        for slice in slices.iter() {
+        for slice in &wave.slices {
             let group = group_of(slice);
             if group == seen {
                 continue;
@@ -89,87 +142,88 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
             let program = frontier.groups[group as usize].program;
             self.resolver.link(program);
             // Groups without items in this wave have no ordinals.
-            bases.resize((group - first_group) as usize + 1, ordinal);
+            wave.bases.resize((group - wave.first_group) as usize + 1, ordinal);
             ordinal += self.resolver.programs.get(program).ordinals() as u32;
         }
-        let edges = Edges { frontier, bases, first_group, storage };
-        let mut workers = std::mem::take(&mut self.workers);
-        if elements > INLINE_ELEMENTS {
-            self.expand(&edges, slices, &workers);
-            let guards: Vec<_> = workers.iter().map(lock).collect();
-            let outputs: Vec<&Output> = guards.iter().map(|g| &g.output).collect();
-            self.prepare(&edges, &outputs, targets, touched);
-            let (world, depot, observer, shards) = (self.world, &self.depot, self.observer, &self.shards);
-            touched.par_iter().for_each_init(Scratch::default, |scratch, &shard| {
-                let mut state = lock(&shards[usize::from(shard)]);
-                claim_shard((world, depot), shard, &outputs, targets, &mut state, observer, scratch);
-            });
-            self.regroup(&edges, targets, touched, (paths, parts), next);
-            self.claim_statics(&edges, targets, &outputs, next);
-            drop(guards);
-            workers.iter().for_each(|worker| lock(worker).output.clear());
-        } else {
-            let worker = super::get_mut(&mut workers[0]);
-            let wave = self.constants(&edges);
-            expand(&wave, 0, slices, worker, self.observer);
-            let outputs = [&worker.output];
-            self.prepare(&edges, &outputs, targets, touched);
-            for &shard in touched.iter() {
-                let state = super::get_mut(&mut self.shards[usize::from(shard)]);
-                claim_shard((self.world, &self.depot), shard, &outputs, targets, state, self.observer, scratch);
-            }
-            self.regroup(&edges, targets, touched, (paths, parts), next);
-            self.claim_statics(&edges, targets, &outputs, next);
-            worker.output.clear();
-        }
-        self.workers = workers;
+        true
     }
 
-    fn constants<'e>(&'e self, edges: &Edges<'e>) -> Wave<'e> {
-        Wave {
+    /// Expands a wave, on all threads if it is large.
+    fn expand(&self, level: Level<'_>, wave: &WaveState) {
+        let constants = Wave {
             world: self.world,
-            frontier: edges.frontier,
+            frontier: level.frontier,
             programs: self.resolver.programs.all(),
-            bases: edges.bases,
-            first_group: edges.first_group,
-            storage: edges.storage,
+            bases: &wave.bases,
+            first_group: wave.first_group,
+            storage: level.storage,
             pool: &self.pool,
+        };
+        let unit = |thread: usize, number: u32, slices: &[Slice]| {
+            let (buffers, output) = (&mut *lock(&self.workers[thread]), &mut *lock(&wave.outputs[thread]));
+            if O::EDGES {
+                expand_unit::<true>(&constants, number, slices, buffers, output);
+            } else {
+                expand_unit::<false>(&constants, number, slices, buffers, output);
+            }
+        };
+        if !wave.is_large() {
+            unit(0, 0, &wave.slices);
+            return;
         }
-    }
-
-    /// Expands the wave's units on all threads.
-    fn expand(&self, edges: &Edges<'_>, slices: &[Slice], workers: &[std::sync::Mutex<Worker>]) {
-        let wave = self.constants(edges);
-        let units = edges.frontier.units(slices, UNIT_ELEMENTS);
-        units.par_iter().enumerate().for_each(|(i, unit)| {
-            let thread = rayon::current_thread_index().map_or(0, |t| t + 1);
-            expand(&wave, i as u32, unit, &mut lock(&workers[thread]), self.observer);
+        let units = level.frontier.units(&wave.slices, UNIT_ELEMENTS);
+        units.par_iter().enumerate().for_each(|(i, slices)| {
+            unit(rayon::current_thread_index().map_or(0, |t| t + 1), i as u32, slices);
         });
     }
 
     /// Between expand and claim: one target per distinct key, the shards to claim in, and what else the expansion found.
-    fn prepare(&mut self, edges: &Edges<'_>, outputs: &[&Output], targets: &mut Targets, touched: &mut Vec<u16>) {
+    fn prepare(&mut self, level: Level<'_>, wave: &mut WaveState) {
+        let WaveState { outputs, targets, touched, bases, first_group, .. } = wave;
         touched.clear();
-        outputs.iter().for_each(|output| touched.extend_from_slice(&output.touched));
+        for output in outputs.iter_mut() {
+            touched.extend_from_slice(&super::get_mut(output).touched);
+        }
         touched.sort_unstable();
         touched.dedup();
-        targets.reset(outputs.iter().flat_map(|output| {
+        targets.reset();
+        for output in outputs.iter_mut() {
+            let output = &*super::get_mut(output);
             let runs = output.touched.iter().flat_map(|&s| output.segments[usize::from(s)].runs()).map(|r| r.key);
-            runs.chain(output.statics.iter().map(|s| s.key))
-        }));
+            targets.add(runs.chain(output.statics.iter().map(|s| s.key)));
+        }
+        targets.sort();
+        let edges = Edges { frontier: level.frontier, bases, first_group: *first_group, storage: level.storage };
         for i in 0..targets.keys().len() {
             let (_, operation) = edges.decode(targets.keys()[i], &self.resolver);
             let target = self.resolver.target(self.world, operation.program, operation.op as usize, operation.number);
             targets.push(target, operation);
         }
-        let path = |group: u32| edges.frontier.groups[group as usize].path;
+        let path = |group: u32| level.frontier.groups[group as usize].path;
         for output in outputs {
+            let output = super::get_mut(output);
             for open in &output.opens {
                 let entry = Open { words: open.words, path: path(open.group).0 };
                 super::get_mut(&mut self.shards[usize::from(open.shard)]).open(open.ordinal, entry);
             }
             self.loose.extend(output.loose.iter().map(|l| (path(l.group), l.at, l.value)));
             self.stats.candidates += output.candidates;
+        }
+    }
+
+    /// Settles a wave's candidates, each shard by one thread.
+    fn claim(&self, wave: &WaveState) {
+        let guards: Vec<_> = wave.outputs.iter().map(lock).collect();
+        let outputs: Vec<&Output> = guards.iter().map(|guard| &**guard).collect();
+        let claim = |scratch: &mut Scratch, &shard: &u16| {
+            let state = &mut *lock(&self.shards[usize::from(shard)]);
+            claim_shard((self.world, &self.depot), shard, &outputs, &wave.targets, state, self.observer, scratch);
+        };
+        if wave.is_large() {
+            wave.touched.par_iter().for_each_init(Scratch::default, claim);
+        } else {
+            let mut scratch = Scratch::default();
+            wave.touched.iter().for_each(|shard| claim(&mut scratch, shard));
         }
     }
 
@@ -206,14 +260,9 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
     }
 
     /// Numbers the wave's paths in key order, counts, and feeds the next level.
-    fn regroup(
-        &mut self,
-        edges: &Edges<'_>,
-        targets: &Targets,
-        touched: &[u16],
-        (paths, parts): (&mut Vec<Option<PathId>>, &mut Vec<(u32, Own, u32, u32)>),
-        next: &mut Next,
-    ) {
+    fn regroup(&mut self, level: Level<'_>, wave: &mut WaveState, next: &mut Next) {
+        let WaveState { targets, touched, paths, parts, bases, first_group, .. } = wave;
+        let edges = &Edges { frontier: level.frontier, bases, first_group: *first_group, storage: level.storage };
         // Only edges that won something or lead on get a path, in key order.
         paths.clear();
         paths.resize(targets.keys().len(), None);
@@ -233,7 +282,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
             }
         }
         let path = |number: u32| paths[number as usize];
-        for &shard in touched {
+        for &shard in touched.iter() {
             let ShardState { claimed, open, .. } = super::get_mut(&mut self.shards[usize::from(shard)]);
             for t in &claimed.tallies {
                 if let Some(path) = path(t.target) {
@@ -265,7 +314,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
             let state = super::get_mut(&mut self.shards[usize::from(shard)]);
             next.add(&mut state.gathered, shard, group, part.stretch);
         }
-        for &shard in touched {
+        for &shard in touched.iter() {
             super::get_mut(&mut self.shards[usize::from(shard)]).claimed.clear();
         }
     }
@@ -302,11 +351,13 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
     }
 
     /// Typed pointers into data and bss: what they point to has no variable of its own, and is theirs.
-    fn claim_statics(&mut self, edges: &Edges<'_>, targets: &Targets, outputs: &[&Output], next: &mut Next) {
-        if outputs.iter().all(|o| o.statics.is_empty()) {
+    fn claim_statics(&mut self, level: Level<'_>, wave: &WaveState, next: &mut Next) {
+        let WaveState { targets, bases, first_group, .. } = wave;
+        let edges = &Edges { frontier: level.frontier, bases, first_group: *first_group, storage: level.storage };
+        let mut statics: Vec<_> = wave.outputs.iter().flat_map(|output| lock(output).statics.clone()).collect();
+        if statics.is_empty() {
             return;
         }
-        let mut statics: Vec<_> = outputs.iter().flat_map(|o| o.statics.iter().copied()).collect();
         // One unit's are one worker's, in order of emission: a stable sort keeps that.
         statics.sort_by_key(|s| (s.key, s.unit));
         for s in statics {
@@ -340,15 +391,5 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
         let gathered = &mut super::get_mut(&mut self.shards[column(shard, columns)]).gathered;
         let stretch = gathered.items.push(&self.depot, items);
         next.add(gathered, shard, group, stretch);
-    }
-}
-
-/// Expands one unit with the worker's buffers.
-fn expand<O: Observer>(wave: &Wave<'_>, unit: u32, slices: &[Slice], worker: &mut Worker, _observer: &O) {
-    let Worker { buffers, output } = worker;
-    if O::EDGES {
-        expand_unit::<true>(wave, unit, slices, buffers, output);
-    } else {
-        expand_unit::<false>(wave, unit, slices, buffers, output);
     }
 }
