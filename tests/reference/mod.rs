@@ -6,11 +6,11 @@
 //! * the collector: after two collections the allocation bits are its own marks, so both sets must be the allocated slots;
 //! * the copying image: the result must not depend on borrowing from the core.
 
-mod check;
-mod dump;
-mod heap;
+pub mod check;
+pub mod dump;
+pub mod heap;
 mod masked;
 mod paths;
-mod sets;
+pub mod sets;
 mod typed;
 mod values;

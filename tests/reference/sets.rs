@@ -35,6 +35,18 @@ pub fn allocated(memory: Memory<'_>) -> HashSet<Object> {
     set
 }
 
+/// The allocated slots that the last collection did not leave: what was allocated since.
+pub fn allocated_since_collection(memory: Memory<'_>) -> Vec<Object> {
+    let is_new = |o: &Object| {
+        let details = memory.heap.details(SpanId(o.span));
+        let bits = memory.image.read_u8(Addr(details.alloc_bits + u64::from(o.slot) / 8)).expect("allocBits");
+        o.slot < u32::from(details.free_index) && bits >> (o.slot % 8) & 1 == 0
+    };
+    let mut new: Vec<_> = allocated(memory).into_iter().filter(is_new).collect();
+    new.sort_unstable();
+    new
+}
+
 /// What is in `a` and not in `b`, by address.
 pub fn minus(a: &HashSet<Object>, b: &HashSet<Object>) -> Vec<Object> {
     let mut only: Vec<_> = a.difference(b).copied().collect();

@@ -21,7 +21,7 @@ type Node struct {
 // V is 32 bytes.
 type V [4]uint64
 
-// Failure is an error that was made before the crash and says what it is without allocating.
+// Failure is an error that was made before the crash (at link time, but for its v) and says what it is without allocating.
 type Failure struct {
 	text string
 	v    *V
@@ -38,7 +38,6 @@ var (
 	//goref:expect path="$P.parked.v" count=50 bytes=1600
 	park    = make(chan struct{})
 	started = make(chan struct{})
-	//goref:expect path="$P.failure" count=1 bytes=24
 	//goref:expect path="$P.failure -> v. (*$P.V)" count=1 bytes=32
 	failure = &Failure{"a failure", new(V)}
 	missing *V
@@ -104,6 +103,9 @@ func main() {
 			runtime.Gosched()
 		}
 	}
+	//goref:expect path="$P.main.local" count=1 bytes=32
+	local := newV()
 	truth.Settle()
 	crash(way)
+	local[0]++
 }
