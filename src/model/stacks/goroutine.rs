@@ -55,6 +55,8 @@ pub struct Goroutine {
     pub panic: u64,
     /// `startpc`.
     pub startpc: u64,
+    /// `waiting`: the channel operations it is blocked in.
+    pub waiting: u64,
     /// Extended registers of an asynchronously preempted goroutine, if the collector scans them.
     pub xregs: Option<AddrRange>,
 }
@@ -87,6 +89,7 @@ impl Goroutine {
             defer: word(layout.g_defer),
             panic: word(layout.g_panic),
             startpc: word(layout.g_startpc),
+            waiting: layout.waiting.map_or(0, |w| word(w.g_waiting)),
             xregs: xregs.zip(layout.xregs_size).map(|(state, len)| AddrRange { start: Addr(state), len }),
         })
     }
