@@ -1,57 +1,311 @@
-//! Cores that the kernel wrote: no file-backed pages, threads in signal handlers, a goroutine stopped anywhere.
+//! Programs that crash: threads in signal handlers, a goroutine stopped anywhere, a runtime that allocated while it died. The
+//! kernel writes the core (no file-backed pages), or gdb at the fatal signal: always in one test, and wherever the kernel cannot.
+//!
+//! The books are closed object by object: what the collector counted before the crash, and each object that the crash made, by its
+//! cause, content and holder, are what the core has. No number is tolerated.
 
 use crate::fixtures::unmet;
-use crate::harness::corefile::{Run, parse_truth};
+use crate::harness::corefile::{Run, Truth, parse_truth};
 use crate::harness::program::{Mode, Program};
-use crate::harness::toolchain::{Toolchain, newest};
+use crate::harness::toolchain::{Toolchain, newest, selected};
 use crate::harness::{Outcome, Skip, expect, required, root, sparse, tool};
-use std::fs::File;
-use std::path::PathBuf;
-use std::process::Command;
+use crate::reference::check::{config, walk};
+use crate::reference::dump::Dump;
+use crate::reference::heap::{Memory, Object};
+use crate::reference::sets::{self, describe};
+use goref_fast::address::Addr;
+use goref_fast::image::{Inputs, Process};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
-/// Objects that the crash itself may add (traceback buffers, a thread) or that registers and the innermost frame, scanned
-/// conservatively, may keep.
-const CRASH_OBJECTS: u64 = 64;
-
-#[test]
-fn kernel_core() {
-    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
-    if pattern.starts_with('|') || pattern.starts_with('/') {
-        // Not in anybody's power here, so not a failure with GOREF_REQUIRE_ALL=1 either.
-        eprintln!("skipped: the kernel does not write cores to the working folder but to {pattern:?}");
-        return;
-    }
-    let Some(version) = newest() else { return };
-    let Some((exe, core, truth)) = required(crash(version)) else { return };
-    let one = tool::core_ok(&exe, &core, &["--threads", "1"]);
-    let profile = one.decode();
-    let [objects, bytes] = profile.total();
-    assert!(
-        (truth[0]..=truth[0] + CRASH_OBJECTS).contains(&objects) && bytes >= truth[1],
-        "the collector said {truth:?} before the crash, the profile says [{objects}, {bytes}]"
-    );
-    let expectations = expect::read_main(&root().join("testdata/programs/cmd/crash/main.go"));
-    let wrong = unmet(&expectations, version, Mode::Default, &profile);
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let four = tool::core_ok(&exe, &core, &["--threads", "4"]);
-    assert!(one.bytes() == four.bytes(), "--threads 4 gives other bytes than --threads 1");
+/// A way to die, and what it leaves on the heap.
+struct Way {
+    /// The argument of `cmd/crash`.
+    name: &'static str,
+    /// It dies of a SIGABRT from outside of the runtime.
+    by_abort: bool,
+    /// What the dying runtime allocates. All of it is under [`PANIC_VALUE`].
+    made: &'static [Made],
+    /// The function whose conservatively scanned frame alone holds one [`V`].
+    held_by_looks_in: Option<&'static str>,
 }
 
-fn crash(version: &str) -> Outcome<(PathBuf, PathBuf, [u64; 2])> {
-    let program = Program::build(&Toolchain::get(version)?, "testdata/programs/cmd/crash", Mode::Default);
-    let (core, truth_file) = (program.dir.join("core.kernel"), program.dir.join("truth.kernel"));
-    if !truth_file.exists() {
-        let dir = tempfile::tempdir_in(&program.dir).expect("a temporary folder");
-        let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -c unlimited && exec \"$0\""]).arg(&program.exe).current_dir(dir.path());
-        let mut run = Run::spawn(command.env("GOTRACEBACK", "crash").env("GOMAXPROCS", "2"))?;
-        let line = run.line("TRUTH");
-        let _ = run.child.wait();
-        let written =
-            std::fs::read_dir(dir.path()).unwrap().next().ok_or_else(|| Skip("the kernel wrote no core".into()))?;
-        sparse::copy(&mut File::open(written.unwrap().path()).unwrap(), &core).unwrap();
-        std::fs::write(&truth_file, line).unwrap();
+/// One object that a crash allocates.
+enum Made {
+    /// `preprintpanics` replaces an error by what its `Error` says, boxed: the header of this string.
+    Boxed(&'static str),
+    /// The bytes of this string, which `Error` concatenated.
+    Text(&'static str),
+}
+
+/// The innermost panic of the dying goroutine.
+const PANIC_VALUE: [&str; 2] = ["runtime.gopanic.p", "arg. (interface {})"];
+/// What `Failure` says.
+const FAILURE: &str = "a failure";
+/// What `runtime.memoryError` says.
+const NIL: &str = "runtime error: invalid memory address or nil pointer dereference";
+/// Size of the fixture's `V`.
+const V: u64 = 32;
+
+const WAYS: [Way; 7] = [
+    // SIGABRT to the thread of the goroutine.
+    Way { name: "abort", by_abort: true, made: &[], held_by_looks_in: None },
+    // SIGQUIT to the process: any thread handles it.
+    Way { name: "quit", by_abort: false, made: &[], held_by_looks_in: None },
+    // While another goroutine holds an object in a register alone.
+    Way { name: "spin", by_abort: true, made: &[], held_by_looks_in: Some("main.spin") },
+    Way { name: "panic", by_abort: false, made: &[Made::Boxed(FAILURE)], held_by_looks_in: None },
+    Way { name: "nil", by_abort: false, made: &[Made::Boxed(NIL), Made::Text(NIL)], held_by_looks_in: None },
+    // Two fatal errors: no goroutine runs; the running one's.
+    Way { name: "deadlock", by_abort: false, made: &[], held_by_looks_in: None },
+    Way { name: "unlock", by_abort: false, made: &[], held_by_looks_in: None },
+];
+
+macro_rules! kernel {
+    ($($name:ident: $version:literal, $mode:ident;)*) => {
+        $(#[test] fn $name() {
+            if selected($version) {
+                let writer = match kernel_writes_cores() {
+                    Ok(()) => Writer::Kernel,
+                    Err(reason) => {
+                        eprintln!("cores by gdb and not by the kernel: {reason}");
+                        Writer::Debugger
+                    }
+                };
+                check_all($version, Mode::$mode, writer);
+            }
+        })*
+    };
+}
+
+kernel! {
+    go_1_24: "1.24.11", Default;
+    go_1_25: "1.25.5", Default;
+    go_1_26: "1.26.6", Default;
+    go_1_27: "1.27.3", Default;
+    go_1_24_noopt: "1.24.11", NoOpt;
+    go_1_27_noopt: "1.27.3", NoOpt;
+}
+
+/// A debugger that stops at the fatal signal writes other segments and notes, and the runtime is in the same state.
+#[test]
+fn debugger() {
+    if let Some(version) = newest() {
+        check_all(version, Mode::Default, Writer::Debugger);
     }
-    let truth = parse_truth(&std::fs::read_to_string(truth_file).unwrap(), "TRUTH").expect("numbers after TRUTH");
-    Ok((program.exe, core, [truth.objects, truth.bytes]))
+}
+
+fn check_all(version: &str, mode: Mode, writer: Writer) {
+    let mut wrong = Vec::new();
+    for way in &WAYS {
+        let Some(crash) = required(Crash::take(version, mode, way, writer)) else { return };
+        wrong.extend(check(version, mode, way, &crash).iter().map(|finding| format!("{}: {finding}", way.name)));
+    }
+    assert!(wrong.is_empty(), "{version} {} {writer:?}:\n{}", mode.name(), wrong.join("\n"));
+}
+
+fn check(version: &str, mode: Mode, way: &Way, crash: &Crash) -> Vec<String> {
+    let inputs = Inputs::open(&crash.exe, &crash.core, None).expect("open");
+    let process = Process::parse(&inputs).expect("parse");
+    let dump = Dump::read(&process);
+    let (model, walked, roots) = walk(&process, &config(&crash.exe, &crash.core));
+    let memory = Memory { image: &process.image, heap: &model.heap, masks: &model.masks };
+    let mut wrong = Vec::new();
+
+    // Every object that came after the last collection is one that the crash made, or that the runtime makes when it likes.
+    let mut new = sets::allocated_since_collection(memory);
+    let mut made = Vec::new();
+    for expected in way.made {
+        match new.iter().position(|o| expected.is(memory, *o)) {
+            Some(i) => made.push(new.remove(i)),
+            None => wrong.push(format!("no object since the last collection is {}", expected.cause())),
+        }
+    }
+    let mut late = sets::take_threads(&dump, &mut new);
+    late.extend(new.extract_if(.., |o| sets::is_timers_of_a_p(&dump, *o)).map(|o| vec![o]));
+    let unnamed = new.iter().map(|o| describe(memory, &roots, *o));
+    wrong.extend(unnamed.map(|o| format!("allocated since the last collection, by no known cause: {o}")));
+
+    // The others are what the collector counted, and all are reached but for those that a collection leaves to nobody.
+    let allocated = sets::allocated(memory);
+    let sum = |objects: &mut dyn Iterator<Item = Object>| {
+        objects.fold(Truth { objects: 0, bytes: 0 }, |sum, o| Truth {
+            objects: sum.objects + 1,
+            bytes: sum.bytes + memory.size(o),
+        })
+    };
+    let rest: Vec<_> = allocated.iter().copied().filter(|o| !made.contains(o)).collect();
+    // What the runtime allocated of its own accord is in the numbers or came after them; each group as a whole.
+    let without = |subset: u32| {
+        let left_out: Vec<_> = (0..late.len()).filter(|i| subset >> i & 1 != 0).flat_map(|i| &late[i]).collect();
+        sum(&mut rest.iter().copied().filter(|o| !left_out.contains(&o)))
+    };
+    assert!(late.len() < 8, "{} threads and timers", late.len());
+    if !(0..1 << late.len()).any(|subset| without(subset) == crash.truth) {
+        let (now, truth) = (without(0), crash.truth);
+        wrong.push(format!("before the crash the collector counted {truth:?}, the core has {now:?}; known: {late:?}"));
+    }
+    let mut unreached = sets::minus(&allocated, &sets::of_walk(memory, &walked));
+    unreached.retain(|o| !sets::is_of_the_collection(&dump, *o));
+    wrong.extend(unreached.iter().map(|o| format!("allocated, not reached: {}", describe(memory, &roots, *o))));
+
+    // The same from outside.
+    let one = tool::core_ok(&crash.exe, &crash.core, &["--threads", "1", "-v"]);
+    let profile = one.decode();
+    let expected = sum(&mut made.iter().copied());
+    let reached = sum(&mut allocated.iter().copied().filter(|o| !sets::is_of_the_collection(&dump, *o)));
+    let total = [reached.objects, reached.bytes];
+    if profile.total() != total {
+        wrong.push(format!("the profile says {:?} instead of {total:?}", profile.total()));
+    }
+    let of_panic = profile.sum(|stack| stack.len() >= 2 && stack[..2] == PANIC_VALUE);
+    if of_panic != [expected.objects, expected.bytes] {
+        wrong.push(format!("{PANIC_VALUE:?} holds {of_panic:?} instead of {expected:?}"));
+    }
+    wrong.extend(held_by_looks(way, memory, &one.stdout()));
+    if let Some(line) = one.stdout().lines().find(|l| l.starts_with("soft errors stack.")) {
+        wrong.push(format!("a stack was not understood: {line}"));
+    }
+    let expectations = expect::read_main(&root().join("testdata/programs/cmd/crash/main.go"));
+    wrong.extend(unmet(&expectations, version, mode, &profile));
+    let four = tool::core_ok(&crash.exe, &crash.core, &["--threads", "4"]);
+    if one.bytes() != four.bytes() {
+        wrong.push("--threads 4 gives other bytes than --threads 1".to_owned());
+    }
+    wrong
+}
+
+impl Made {
+    fn cause(&self) -> String {
+        match self {
+            Self::Boxed(text) => format!("the string that the panic's value was printed to: {text:?}"),
+            Self::Text(text) => format!("the text of the panic's value: {text:?}"),
+        }
+    }
+
+    fn is(&self, memory: Memory<'_>, object: Object) -> bool {
+        let text_at = |addr: u64, text: &str| {
+            let mut bytes = vec![0; text.len()];
+            memory.image.read(Addr(addr), &mut bytes).is_ok() && bytes == text.as_bytes()
+        };
+        match self {
+            Self::Boxed(text) => {
+                let len = || memory.word(object.addr + 8);
+                memory.size(object) == 16
+                    && !memory.noscan(object)
+                    && len() == text.len() as u64
+                    && text_at(memory.word(object.addr), text)
+            }
+            Self::Text(text) => memory.noscan(object) && text_at(object.addr, text),
+        }
+    }
+}
+
+/// What only conservatively scanned words hold is said object by object, with the word and the frame that it is in.
+fn held_by_looks(way: &Way, memory: Memory<'_>, report: &str) -> Vec<String> {
+    let lines: Vec<_> = report.lines().filter(|l| l.starts_with("conservative: ")).collect();
+    let Some(function) = way.held_by_looks_in else {
+        return lines.iter().map(|l| format!("held by its looks alone: {l}")).collect();
+    };
+    let [line] = lines[..] else { return vec![format!("one object is held by {function}, the report says {lines:?}")] };
+    let number = |after: &str| {
+        let digits = line.split_once(after)?.1.split([' ', ',']).next()?;
+        u64::from_str_radix(digits, 16).ok()
+    };
+    let (Some(word), Some(object)) = (number("the word at 0x"), number("the object at 0x")) else {
+        return vec![format!("no addresses: {line}")];
+    };
+    let held = memory.object_at(memory.word(word));
+    let is_v = |o: Object| o.addr == object && memory.size(o) == V;
+    if held.is_some_and(is_v) && line.contains(function) {
+        return Vec::new();
+    }
+    vec![format!("{line}; the word leads to {held:?}, expected a V held by {function}")]
+}
+
+#[derive(Copy, Clone, Debug)]
+enum Writer {
+    Kernel,
+    Debugger,
+}
+
+/// `Err` says why the kernel will not write a core into the working folder.
+fn kernel_writes_cores() -> Result<(), String> {
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    if pattern.trim().is_empty() || pattern.starts_with('|') || pattern.contains('/') {
+        return Err(format!("/proc/sys/kernel/core_pattern is {:?}", pattern.trim()));
+    }
+    let limit = Command::new("sh").args(["-c", "ulimit -H -c"]).output().map_err(|e| format!("sh: {e}"))?;
+    match String::from_utf8_lossy(&limit.stdout).trim() {
+        "unlimited" => Ok(()),
+        limit => Err(format!("the hard limit on cores is {limit}")),
+    }
+}
+
+/// The core of a crash and what the collector counted before.
+struct Crash {
+    exe: PathBuf,
+    core: PathBuf,
+    truth: Truth,
+}
+
+impl Crash {
+    fn take(version: &str, mode: Mode, way: &Way, writer: Writer) -> Outcome<Self> {
+        static TAKING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = Program::build(&Toolchain::get(version)?, "testdata/programs/cmd/crash", mode);
+        let name = format!("{}-{writer:?}", way.name).to_lowercase();
+        let (core, truth_file) = (program.dir.join(format!("core-{name}")), program.dir.join(format!("truth-{name}")));
+        if !truth_file.exists() {
+            let dir = tempfile::tempdir_in(&program.dir).expect("a temporary folder");
+            let line = match writer {
+                Writer::Kernel => by_kernel(&program.exe, way.name, dir.path())?,
+                Writer::Debugger => by_debugger(&program.exe, way, dir.path())?,
+            };
+            let written = fs::read_dir(dir.path()).unwrap().next();
+            let written = written.ok_or_else(|| Skip(format!("{writer:?} wrote no core of {}", way.name)))?;
+            sparse::copy(&mut File::open(written.unwrap().path()).unwrap(), &core).unwrap();
+            fs::write(&truth_file, line).unwrap();
+        }
+        let truth = parse_truth(&fs::read_to_string(truth_file).unwrap(), "TRUTH").expect("numbers after TRUTH");
+        Ok(Self { exe: program.exe, core, truth })
+    }
+}
+
+fn environment(command: &mut Command, dir: &Path) {
+    command
+        .current_dir(dir)
+        .env("GOTRACEBACK", "crash")
+        .env("GOMAXPROCS", "2")
+        .env_remove("GODEBUG")
+        .env_remove("GOGC");
+}
+
+/// Lets it die; returns its line of truth.
+fn by_kernel(exe: &Path, way: &str, dir: &Path) -> Outcome<String> {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -c unlimited && exec \"$0\" \"$1\""]).arg(exe).arg(way);
+    environment(&mut command, dir);
+    let mut run = Run::spawn(&mut command)?;
+    let line = run.line("TRUTH");
+    let _ = run.child.wait();
+    Ok(line)
+}
+
+/// Runs it under gdb, which lets the runtime have all signals and stops at the SIGABRT that the dying runtime raises: the first,
+/// unless that was the beginning.
+fn by_debugger(exe: &Path, way: &Way, dir: &Path) -> Outcome<String> {
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-nx", "-batch", "-ex", "handle all nostop noprint pass", "-ex", "handle SIGABRT stop", "-ex", "run"]);
+    if way.by_abort {
+        gdb.args(["-ex", "continue"]);
+    }
+    gdb.args(["-ex", "generate-core-file core", "-ex", "kill", "--args"]).arg(exe).arg(way.name);
+    environment(&mut gdb, dir);
+    let output = gdb.stdin(Stdio::null()).output().map_err(|e| Skip(format!("gdb: {e}")))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find_map(|l| l.find("TRUTH ").map(|at| l[at..].to_owned()));
+    line.ok_or_else(|| Skip(format!("gdb: {}", String::from_utf8_lossy(&output.stderr))))
 }

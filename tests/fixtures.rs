@@ -3,9 +3,10 @@
 use crate::harness::corefile::core_of;
 use crate::harness::expect::{self, Expectation};
 use crate::harness::pprof::Profile;
-use crate::harness::program::Mode;
-use crate::harness::toolchain::{Toolchain, selected};
+use crate::harness::program::{Mode, Program};
+use crate::harness::toolchain::{Toolchain, newest, selected};
 use crate::harness::{required, root, tool};
+use object::{CompressionFormat, Object, ObjectKind, ObjectSection};
 use std::path::Path;
 
 /// Import path of the fixtures' module.
@@ -26,6 +27,22 @@ per_toolchain! {
     go_1_26_noopt: "1.26.6", NoOpt;
     go_1_27_default: "1.27.3", Default;
     go_1_27_noopt: "1.27.3", NoOpt;
+}
+
+/// How a program is linked changes where things are and how its debug information is packed, and nothing else.
+#[test]
+fn linked_otherwise() {
+    let Some(version) = newest() else { return };
+    for mode in [Mode::Pie, Mode::PlainDwarf] {
+        check_all(version, mode);
+        let Some(toolchain) = required(Toolchain::get(version)) else { return };
+        let exe = std::fs::read(Program::build(&toolchain, "testdata/programs", mode).exe).unwrap();
+        let elf = object::File::parse(&exe[..]).unwrap();
+        let info = elf.section_by_name(".debug_info").expect("a section with this name");
+        let plain = info.compressed_file_range().unwrap().format == CompressionFormat::None;
+        let dynamic = elf.kind() == ObjectKind::Dynamic;
+        assert_eq!((dynamic, plain), (mode == Mode::Pie, mode == Mode::PlainDwarf), "linked as asked for: {mode:?}");
+    }
 }
 
 fn check_all(version: &str, mode: Mode) {

@@ -5,7 +5,7 @@
 //! * [`fixtures`]: the Go programs of `testdata/programs`, one core per toolchain and build mode: totals to the byte, every
 //!   stated path, the same bytes for every number of threads, `go tool pprof` without warnings.
 //! * [`shapes`]: generated heaps of `perf/gen`: totals of a million mixed objects, lists, self-referring types.
-//! * [`crash`]: cores that the kernel wrote.
+//! * [`crash`]: programs that die in several ways, dumped by the kernel or by gdb; every object that a crash makes is named.
 //! * [`sample`]: the bundled sample of `testdata/sample`; needs neither Go nor a network.
 //! * [`reference`]: a naive walker that shares no code with `src/traverse`: the same objects, paths and totals.
 //! * [`hostile`]: seeded mutations of a dump, under limits of time and memory.

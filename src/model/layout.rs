@@ -176,6 +176,8 @@ layouts! {
         req gcdatamask = "gcdatamask",
         req gcbssmask = "gcbssmask",
         req next = "next",
+        opt itablinks = "itablinks",
+        opt itaboffset = "itaboffset",
     }
     /// `runtime.textsect`.
     TextsectLayout = "runtime.textsect" {

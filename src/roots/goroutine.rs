@@ -4,7 +4,7 @@
 use super::plan::{self, Object, Referent, Source};
 use super::stacks::{Batch, BatchPlan, Shared};
 use super::store::Head;
-use super::{RootKind, Stratum};
+use super::{RootKind, Sources, Stratum};
 use crate::address::Addr;
 use crate::model::stacks::{
     Entry, Frame, FrameCodes, Goroutine, StackMemory, is_reflect_stub, reflect_arguments, unwind,
@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// Defer records of a goroutine that are followed: the list is hostile, and may be circular.
 const MAX_DEFERS: usize = 1 << 20;
+/// Channel operations of a goroutine that are followed: a `select` has at most 65536 cases, and a hostile list may be circular.
+const MAX_WAITING: usize = 1 << 16;
 /// The bottom of every goroutine's stack, not a call.
 const GOEXIT: &str = "runtime.goexit";
 
@@ -30,6 +32,8 @@ pub(super) struct Work {
     pointers: Vec<StackPointer>,
     /// Such pointers that were found conservatively: they wait until the exact ones are done.
     doubtful: Vec<StackPointer>,
+    /// Addresses on this stack where a channel operation has its value, with the type that the channel gives it.
+    waiting: Vec<(u64, TypeId)>,
 }
 
 /// A stack object of one of the frames.
@@ -81,6 +85,7 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         self.work.objects.clear();
         self.work.pointers.clear();
         self.work.doubtful.clear();
+        self.work.waiting.clear();
         self.batch.goroutines += 1;
         match entry {
             Entry::Unwind { start, registers } => {
@@ -106,6 +111,7 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
             }
         }
         self.scan_saved();
+        self.read_waiting();
         self.scan_objects();
     }
 
@@ -225,9 +231,7 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         let sources = self.shared.sources;
         let find = || {
             let at = Addr(dictionary.wrapping_add(entry.index.wrapping_mul(8)));
-            let rtype = Addr(sources.image.read_u64(at).ok()?);
-            let main = sources.modules.list.iter().find(|m| m.is_main && m.types.contains(rtype))?;
-            sources.debug.types.find_rtype(rtype.0 - main.types.start.0)
+            main_type(sources, sources.image.read_u64(at).ok()?)
         };
         *self.batch.dictionaries.entry((dictionary, entry.index)).or_insert_with(find)
     }
@@ -369,6 +373,30 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         }
     }
 
+    /// Where the channel operations that it is blocked in have their values: `out <- f(x)` keeps its operand in a temporary, which
+    /// has no type but the channel's.
+    fn read_waiting(&mut self) {
+        let Some(layout) = self.shared.layout.waiting else { return };
+        let sources = self.shared.sources;
+        let word = |addr: u64, offset: u64| sources.image.read_u64(Addr(addr).add(offset)).ok();
+        let mut sudog = self.g.waiting;
+        for _ in 0..MAX_WAITING {
+            if sudog == 0 {
+                return;
+            }
+            let fields =
+                (word(sudog, layout.sudog_elem), word(sudog, layout.sudog_c), word(sudog, layout.sudog_waitlink));
+            let (Some(elem), Some(chan), Some(link)) = fields else { return };
+            if self.g.stack.contains(Addr(elem))
+                && let Some(rtype) = word(chan, layout.hchan_elemtype)
+                && let Some(ty) = main_type(sources, rtype)
+            {
+                self.work.waiting.push((elem, ty));
+            }
+            sudog = link;
+        }
+    }
+
     /// One pointer word that belongs to frame `frame`.
     fn single(&mut self, frame: usize, word: u64, addr: u64) {
         if word == 0 {
@@ -425,7 +453,12 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         }
         // A temporary (`&T{}`, `make([]T, 4)`): as if it were an object behind the variable that refers to it.
         let Some(Holder { label, referent, runtime }) = pointer.holder.filter(|_| pointer.to == at.addr) else {
-            self.add_object(at, object, 0..at.size, None, conservative);
+            let waiting =
+                self.work.waiting.iter().find(|(addr, ty)| *addr == at.addr && types.get(*ty).size <= at.size);
+            match waiting {
+                Some((_, ty)) => self.add_operand(at, object, *ty, conservative),
+                None => self.add_object(at, object, 0..at.size, None, conservative),
+            }
             return;
         };
         match referent {
@@ -446,6 +479,21 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
                 self.add_object(at, object, 0..at.size, None, conservative);
             }
         }
+    }
+
+    /// Adds a stack object that is the operand of a blocked channel operation: a value of type `ty` that no variable names.
+    fn add_operand(&mut self, at: ObjectAt, object: &Object, ty: TypeId, conservative: bool) {
+        let types = &self.shared.sources.debug.types;
+        let label = self.chain(at.frame as usize);
+        let holder = Referent::of(ty, types).map(|referent| Holder { label, referent, runtime: false });
+        let first = self.batch.store.words.len();
+        for i in 0..at.size.div_ceil(8) {
+            let word = self.word(at.addr, i as i64 * 8);
+            self.push(word, object.mask.get(i as usize), conservative, holder);
+        }
+        let stratum = if conservative { Stratum::Conservative } else { Stratum::Unnamed };
+        let head = self.head(stratum, RootKind::FrameSlot, label, Some(ty), at.addr);
+        self.batch.store.finish(first, head);
     }
 
     /// Adds bytes `range` of a stack object as one root: a value of a named variable, or words of its frame.
@@ -478,6 +526,12 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         let head = self.head(stratum, kind, label, name.map(|(_, ty, _)| ty), addr);
         self.batch.store.finish(first, head);
     }
+}
+
+/// The type that DWARF has for the descriptor at `rtype`.
+fn main_type(sources: &Sources<'_, '_>, rtype: u64) -> Option<TypeId> {
+    let main = sources.modules.list.iter().find(|m| m.is_main && m.types.contains(Addr(rtype)))?;
+    sources.debug.types.find_rtype(rtype - main.types.start.0)
 }
 
 /// The stratum of a named slot.

@@ -25,7 +25,7 @@ pub struct World<'a> {
     pub descriptors: &'a Descriptors,
     /// Where descriptors lie, by module.
     pub module_types: Vec<ModuleTypes>,
-    /// `[types, etypes)` of each module with the number of its first descriptor.
+    /// The descriptors of each module with the number of its first descriptor.
     types: Vec<(AddrRange, u32)>,
     /// itab address to dynamic type number. Read once per itab, not per pointer: workers remember the last one.
     itabs: DashMap<u64, u32, FxBuildHasher>,
@@ -47,7 +47,7 @@ impl<'a> World<'a> {
         let mut types = Vec::new();
         let mut first = 1u32;
         for module in &modules.list {
-            types.push((module.types, first));
+            types.push((module.descriptors, first));
             first = first.saturating_add(u32::try_from(module.types.len / 8).unwrap_or(u32::MAX));
         }
         let module_types =

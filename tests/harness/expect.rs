@@ -63,7 +63,7 @@ impl Bound {
 impl Expectation {
     /// Statements hold for some releases and modes only.
     pub fn applies(&self, version: &str, mode: Mode) -> bool {
-        (self.since..=self.until).contains(&minor(version)) && self.mode.as_deref().is_none_or(|m| m == mode.name())
+        (self.since..=self.until).contains(&minor(version)) && self.mode.as_deref().is_none_or(|m| m == mode.compiled())
     }
 
     /// The frame that a stack has in common with the statement, to show what is there instead.

@@ -13,14 +13,37 @@ pub enum Mode {
     Default,
     /// `-N -l` for all packages: no optimisation, no inlining.
     NoOpt,
+    /// Position-independent: no address is as linked.
+    Pie,
+    /// Debug information as it is, not compressed.
+    PlainDwarf,
 }
 
 impl Mode {
-    /// As written in expectations and file names.
+    /// As written in file names.
     pub fn name(self) -> &'static str {
         match self {
             Self::Default => "default",
             Self::NoOpt => "noopt",
+            Self::Pie => "pie",
+            Self::PlainDwarf => "plaindwarf",
+        }
+    }
+
+    /// As written in expectations: what differs between modes are variables, and those depend on the compiler alone.
+    pub fn compiled(self) -> &'static str {
+        match self {
+            Self::NoOpt => "noopt",
+            _ => "default",
+        }
+    }
+
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Default => &[],
+            Self::NoOpt => &["-gcflags=all=-N -l"],
+            Self::Pie => &["-buildmode=pie"],
+            Self::PlainDwarf => &["-ldflags=-compressdwarf=false"],
         }
     }
 }
@@ -51,10 +74,7 @@ impl Program {
         if !exe.exists() {
             fs::create_dir_all(&dir).unwrap();
             let mut go = toolchain.go();
-            go.args(["build", "-trimpath", "-buildvcs=false"]);
-            if mode == Mode::NoOpt {
-                go.arg("-gcflags=all=-N -l");
-            }
+            go.args(["build", "-trimpath", "-buildvcs=false"]).args(mode.flags());
             let partial = dir.join(format!("exe.{}", std::process::id()));
             let output = go.arg("-o").arg(&partial).arg(".").current_dir(root().join(source)).output().expect("run go");
             assert!(output.status.success(), "go build {source}: {}", String::from_utf8_lossy(&output.stderr));

@@ -24,7 +24,8 @@ const SHOWN: usize = 6;
 /// How many paths of a difference are listed.
 const SHOWN_PATHS: usize = 40;
 
-fn config(exe: &Path, core: &Path) -> Config {
+/// As the command line has it by default.
+pub fn config(exe: &Path, core: &Path) -> Config {
     Config {
         exe: exe.to_owned(),
         core: core.to_owned(),
@@ -167,7 +168,8 @@ fn objects(process: &Process<'_>, dump: &Dump<'_, '_>, config: &Config, truth: T
     wrong
 }
 
-fn walk(process: &Process<'_>, config: &Config) -> (Model, Walked, Roots) {
+/// The product's own walk.
+pub fn walk(process: &Process<'_>, config: &Config) -> (Model, Walked, Roots) {
     model_and_walk(process, &process.image, config, &Progress::silent(), &mut Phases::default()).expect("walk")
 }
 

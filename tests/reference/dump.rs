@@ -7,7 +7,7 @@ use goref_fast::model::descriptors::{Descriptors, ModuleTypes};
 use goref_fast::model::dwarf::DebugInfo;
 use goref_fast::model::heap::{Heap, TypeMasks};
 use goref_fast::model::layout::RuntimeLayout;
-use goref_fast::model::modules::Modules;
+use goref_fast::model::modules::{Module, Modules};
 use goref_fast::model::queues::Queues;
 use goref_fast::model::types::{TypeId, TypeTable};
 use goref_fast::roots::{self, Roots, Sources};
@@ -70,11 +70,11 @@ impl<'p, 'img> Dump<'p, 'img> {
 
     /// The place of a type's descriptor among all modules' descriptors, which orders dynamic types; 0 if it is none.
     pub fn rank_of_type(&self, rtype: u64) -> u64 {
-        let place = |(i, m): (usize, &ModuleTypes)| {
-            let inside = m.types.0 <= rtype && rtype < m.etypes.0 && rtype.is_multiple_of(8);
-            inside.then(|| (i as u64) << 48 | (rtype - m.types.0 + 8))
+        let place = |(i, m): (usize, &Module)| {
+            let inside = m.descriptors.contains(Addr(rtype)) && rtype.is_multiple_of(8);
+            inside.then(|| (i as u64) << 48 | (rtype - m.types.start.0 + 8))
         };
-        self.module_types.iter().enumerate().find_map(place).unwrap_or(0)
+        self.modules.list.iter().enumerate().find_map(place).unwrap_or(0)
     }
 
     /// The type of an itab.

@@ -35,6 +35,18 @@ pub fn allocated(memory: Memory<'_>) -> HashSet<Object> {
     set
 }
 
+/// The allocated slots that the last collection did not leave: what was allocated since.
+pub fn allocated_since_collection(memory: Memory<'_>) -> Vec<Object> {
+    let is_new = |o: &Object| {
+        let details = memory.heap.details(SpanId(o.span));
+        let bits = memory.image.read_u8(Addr(details.alloc_bits + u64::from(o.slot) / 8)).expect("allocBits");
+        o.slot < u32::from(details.free_index) && bits >> (o.slot % 8) & 1 == 0
+    };
+    let mut new: Vec<_> = allocated(memory).into_iter().filter(is_new).collect();
+    new.sort_unstable();
+    new
+}
+
 /// What is in `a` and not in `b`, by address.
 pub fn minus(a: &HashSet<Object>, b: &HashSet<Object>) -> Vec<Object> {
     let mut only: Vec<_> = a.difference(b).copied().collect();
@@ -53,6 +65,44 @@ pub fn is_of_the_collection(dump: &Dump<'_, '_>, object: Object) -> bool {
     let name = dump.function(code).filter(|(entry, _)| *entry == code).map(|(_, name)| name).unwrap_or_default();
     let all = name.starts_with("internal/concurrent.(*HashTrieMap[") && name.ends_with(".All.func1");
     all || (name.starts_with("unique.addUniqueMap[") && name.ends_with(".func1.1"))
+}
+
+/// Whether an object is the array of timers of a P: the scavenger's and the system monitor's timers come and go on their own.
+pub fn is_timers_of_a_p(dump: &Dump<'_, '_>, object: Object) -> bool {
+    let memory = dump.memory();
+    let Some(heap) = field(dump, "runtime.p", "timers.heap") else { return false };
+    let Some(allp) = variable(dump, "runtime.allp") else { return false };
+    let (array, len) = (memory.word(allp), memory.word(allp + 8));
+    (0..len.min(1024)).any(|i| memory.word(memory.word(array + i * 8).wrapping_add(heap)) == object.addr)
+}
+
+/// Takes out of `new` the objects of threads that started: each `m` of `runtime.allm`, youngest first, with what it points to (the
+/// goroutines of its stacks, its buffers).
+pub fn take_threads(dump: &Dump<'_, '_>, new: &mut Vec<Object>) -> Vec<Vec<Object>> {
+    let memory = dump.memory();
+    let mut threads = Vec::new();
+    let Some(alllink) = field(dump, "runtime.m", "alllink") else { return threads };
+    let mut m = variable(dump, "runtime.allm").map_or(0, |allm| memory.word(allm));
+    for _ in 0..1024 {
+        let Some(i) = memory.object_at(m).and_then(|m| new.iter().position(|o| *o == m)) else { break };
+        let object = new.remove(i);
+        let words = memory.pointer_words(object).into_iter();
+        let held: Vec<Object> = words.filter_map(|at| memory.object_at(memory.word(at))).collect();
+        let mut thread: Vec<_> = new.extract_if(.., |o| held.contains(o)).collect();
+        thread.push(object);
+        threads.push(thread);
+        m = memory.word(m + alllink);
+    }
+    threads
+}
+
+fn field(dump: &Dump<'_, '_>, of: &str, path: &str) -> Option<u64> {
+    Some(dump.types.field_path(dump.types.find(of)?, path)?.0)
+}
+
+fn variable(dump: &Dump<'_, '_>, name: &str) -> Option<u64> {
+    let variable = dump.debug.variables.iter().find(|v| &*v.name == name)?;
+    Some(variable.address.wrapping_add(dump.process.load_bias))
 }
 
 /// Size, class and first words of an object, and who holds it.

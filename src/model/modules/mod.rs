@@ -44,6 +44,9 @@ pub struct Module {
     pub noptrbss: AddrRange,
     /// `[types, etypes)`: type descriptors; `DW_AT_go_runtime_type` and name offsets count from its start.
     pub types: AddrRange,
+    /// The part of [`Module::types`] before the first itab. Those follow the descriptors in the same section: without this bound a
+    /// word that points to an itab would look like one that points to a type.
+    pub descriptors: AddrRange,
     /// Stack-object masks are relative to this.
     pub rodata: u64,
     /// Funcdata offsets are relative to this.
@@ -130,6 +133,7 @@ impl Module {
         };
         let data = range("data", at.data, at.edata)?;
         let bss = range("bss", at.bss, at.ebss)?;
+        let types = range("types", at.types, at.etypes)?;
         let gcdata = word("gcdata", at.gcdata)?;
         let gcbss = word("gcbss", at.gcbss)?;
         let pclntab = pclntab::Pclntab::read(image, layout, md).unwrap_or_else(|| {
@@ -145,7 +149,8 @@ impl Module {
             pcs: range("minpc", at.minpc, at.maxpc)?,
             noptrdata: range("noptrdata", at.noptrdata, at.enoptrdata)?,
             noptrbss: range("noptrbss", at.noptrbss, at.enoptrbss)?,
-            types: range("types", at.types, at.etypes)?,
+            descriptors: descriptors(image, layout, md, types),
+            types,
             rodata: word("rodata", at.rodata)?,
             gofunc: word("gofunc", at.gofunc)?,
             gcdata_mask: segment_mask(image, layout, md.add(at.gcdatamask), data, gcdata, incidents),
@@ -154,6 +159,30 @@ impl Module {
             bss,
             pclntab,
         })
+    }
+}
+
+/// More itabs than any module has: a longer list is damage.
+const MAX_ITABS: u64 = 1 << 24;
+
+/// `types` up to the lowest itab: `moduledata.itaboffset` (1.27), else the least of `moduledata.itablinks`.
+fn descriptors(image: &dyn Image, layout: &RuntimeLayout, md: Addr, types: AddrRange) -> AddrRange {
+    let lowest = match (layout.moduledata.itaboffset, layout.moduledata.itablinks) {
+        (Some(at), _) => image.read_u64(md.add(at)).ok().map(|offset| types.start.add(offset)),
+        (None, Some(at)) => {
+            let words = [at, at + 8].map(|at| image.read_u64(md.add(at)).unwrap_or(0));
+            let range = AddrRange { start: Addr(words[0]), len: words[1].min(MAX_ITABS) * 8 };
+            let mut scratch = Scratch::default();
+            let bytes = image.load(&[range], &mut scratch);
+            let itabs = bytes.get(0).chunks_exact(8).filter_map(|word| Some(u64::from_le_bytes(*word.first_chunk()?)));
+            itabs.map(Addr).filter(|itab| types.contains(*itab)).min()
+        }
+        (None, None) => None,
+    };
+    // Nothing lies below the first type, so an offset of 0 says that there are no itabs.
+    match lowest {
+        Some(itab) if types.contains(itab) && itab > types.start => AddrRange::from_bounds(types.start, itab),
+        _ => types,
     }
 }
 

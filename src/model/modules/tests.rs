@@ -196,6 +196,35 @@ fn masks_come_from_the_vector_or_the_program() {
     assert_eq!(modules.incidents().get("module.mask_unread"), 1);
 }
 
+/// Types from 0x9100 to 0x9200, itabs from 0x91c0 on: as 1.27 says it, as the older releases do, and damaged.
+#[test]
+fn descriptors_end_at_the_first_itab() {
+    let mut ranges = module(&[]);
+    for (at, word) in [(0x1b0, 0x9100u64), (0x1b8, 0x9200), (0x1c0, 0xc0), (0x1c8, 0xa000), (0x1d0, 4)] {
+        put(&mut ranges[0].1, at, &word.to_le_bytes());
+    }
+    let itabs = [0x91e0u64, 0x91c0, 0x40, 0x9300];
+    ranges.push((0xa000, itabs.iter().flat_map(|itab| itab.to_le_bytes()).collect()));
+    let bound = |ranges: &[(u64, Vec<u8>)], offset: Option<u64>, links: Option<u64>| {
+        let mut l = layout();
+        (l.moduledata.types, l.moduledata.etypes) = (0x1b0, 0x1b8);
+        (l.moduledata.itaboffset, l.moduledata.itablinks) = (offset, links);
+        let modules = Modules::read(&Bytes::new(ranges.to_vec()), &l).expect("a module");
+        modules.list[0].descriptors
+    };
+    let whole = AddrRange::from_bounds(Addr(0x9100), Addr(0x9200));
+    let short = AddrRange::from_bounds(Addr(0x9100), Addr(0x91c0));
+    assert_eq!(bound(&ranges, Some(0x1c0), None), short);
+    assert_eq!(bound(&ranges, None, Some(0x1c8)), short);
+    assert_eq!(bound(&ranges, None, None), whole);
+    for length in [0u64, u64::MAX, 1 << 40] {
+        put(&mut ranges[0].1, 0x1d0, &length.to_le_bytes());
+        put(&mut ranges[0].1, 0x1c0, &length.to_le_bytes());
+        assert_eq!(bound(&ranges, None, Some(0x1c8)), whole, "a list of {length} itabs that is not there");
+        assert_eq!(bound(&ranges, Some(0x1c0), None), whole, "itabs at {length}");
+    }
+}
+
 #[test]
 fn chains_end() {
     let mut ranges = module(&[]);

@@ -1,8 +1,8 @@
 //! The goroutines of `runtime.allgs` and where each one's stack is to be unwound from.
 //!
 //! A goroutine that does not run has its PC and SP in `g.sched`, or in `g.syscallpc` and `g.syscallsp`. A running one needs its
-//! thread: the registers if SP is on the goroutine's stack, `g.sched` if it switched to the system stack (`systemstack`, `mcall`,
-//! `asmcgocall` fill it and clear it again), the interrupted context if it handles a signal.
+//! thread: the registers if SP is on the goroutine's stack, the interrupted context if it handles a signal, `g.sched` if it switched
+//! to the system stack (`systemstack`, `mcall` and `asmcgocall` fill it).
 
 use super::code::{FrameCodes, Role};
 use super::layout::StackLayout;
@@ -55,6 +55,8 @@ pub struct Goroutine {
     pub panic: u64,
     /// `startpc`.
     pub startpc: u64,
+    /// `waiting`: the channel operations it is blocked in.
+    pub waiting: u64,
     /// Extended registers of an asynchronously preempted goroutine, if the collector scans them.
     pub xregs: Option<AddrRange>,
 }
@@ -87,6 +89,7 @@ impl Goroutine {
             defer: word(layout.g_defer),
             panic: word(layout.g_panic),
             startpc: word(layout.g_startpc),
+            waiting: layout.waiting.map_or(0, |w| word(w.g_waiting)),
             xregs: xregs.zip(layout.xregs_size).map(|(state, len)| AddrRange { start: Addr(state), len }),
         })
     }
@@ -159,6 +162,8 @@ const MCONTEXT: u64 = 40;
 const DWARF_RSP: usize = 7;
 /// How far up a signal stack is unwound; the runtime's own is 32 KiB.
 const SIGNAL_STACK_BYTES: u64 = 64 << 10;
+/// Signal handlers that are followed within each other: each needs a kilobyte of the signal stack for its context alone.
+const NESTED_SIGNALS: usize = 16;
 
 impl<'a> Threads<'a> {
     /// Indexes `list`.
@@ -188,23 +193,23 @@ impl<'a> Threads<'a> {
             let start = Start { pc: thread.pc, sp: thread.sp, is_syscall: false, any_pc: true };
             return Entry::Unwind { start, registers: thread.dwarf_regs.clone() };
         }
-        if on_stack(g.sched_sp) {
-            return saved(g.sched_pc, g.sched_sp, false);
+        // What a signal interrupted comes before `g.sched`: that keeps the PC and SP of the last system call (`entersyscall`) until
+        // the next switch of stacks, however many frames have come and gone since.
+        if let Some((pc, registers)) = thread.and_then(|t| interrupted(t, &on_stack, image, codes)) {
+            let start = Start { pc, sp: registers[DWARF_RSP], is_syscall: false, any_pc: true };
+            return Entry::Unwind { start, registers };
         }
-        if on_stack(g.syscallsp) {
-            return saved(g.syscallpc, g.syscallsp, true);
-        }
-        // In a VDSO call on the system stack: the caller's PC and SP.
+        // In a VDSO call on the system stack, which leaves `g.sched` alone: the caller's PC and SP.
         let m_word = |offset: Option<u64>| offset.and_then(|o| image.read_u64(Addr(g.m).add(o)).ok()).unwrap_or(0);
         let (vdso_pc, vdso_sp) = (m_word(layout.m_vdso_pc), m_word(layout.m_vdso_sp));
         if on_stack(vdso_sp) && codes.find(vdso_pc).is_some() {
             return saved(vdso_pc, vdso_sp, false);
         }
-        if let Some((pc, registers)) = thread.and_then(|t| interrupted(t, image, codes))
-            && on_stack(registers[DWARF_RSP])
-        {
-            let start = Start { pc, sp: registers[DWARF_RSP], is_syscall: false, any_pc: true };
-            return Entry::Unwind { start, registers };
+        if on_stack(g.sched_sp) {
+            return saved(g.sched_pc, g.sched_sp, false);
+        }
+        if on_stack(g.syscallsp) {
+            return saved(g.syscallpc, g.syscallsp, true);
         }
         Entry::Unknown
     }
@@ -230,21 +235,41 @@ impl<'a> Threads<'a> {
     }
 }
 
-/// PC and registers that a signal interrupted, if `thread` is in a signal handler of the runtime.
-fn interrupted(thread: &Thread, image: &dyn Image, codes: &mut dyn FrameCodes) -> Option<(u64, Vec<u64>)> {
+/// PC and registers of a goroutine that a signal interrupted, if `thread` is in a signal handler of the runtime and SP was on the
+/// goroutine's stack (`on_stack`). Handlers may be nested: one that dies of its signal raises it once more, and is handled again.
+fn interrupted(
+    thread: &Thread,
+    on_stack: &dyn Fn(u64) -> bool,
+    image: &dyn Image,
+    codes: &mut dyn FrameCodes,
+) -> Option<(u64, Vec<u64>)> {
+    let (mut pc, mut sp) = (thread.pc, thread.sp);
+    for _ in 0..NESTED_SIGNALS {
+        let registers;
+        (pc, registers) = interrupted_at(pc, sp, image, codes)?;
+        sp = registers[DWARF_RSP];
+        if on_stack(sp) {
+            return Some((pc, registers));
+        }
+    }
+    None
+}
+
+/// What the innermost signal handler on the stack at `sp` interrupted.
+fn interrupted_at(pc: u64, sp: u64, image: &dyn Image, codes: &mut dyn FrameCodes) -> Option<(u64, Vec<u64>)> {
     let mut bytes = Vec::new();
     // The stack may end anywhere; page by page, as far as there is memory.
     let mut page = [0; 4096];
     while (bytes.len() as u64) < SIGNAL_STACK_BYTES {
-        let at = Addr(thread.sp).add(bytes.len() as u64);
+        let at = Addr(sp).add(bytes.len() as u64);
         let len = 4096 - (at.0 % 4096) as usize;
         if image.read(at, &mut page[..len]).is_err() {
             break;
         }
         bytes.extend_from_slice(&page[..len]);
     }
-    let stack = StackMemory::new(thread.sp, &bytes);
-    let start = Start { pc: thread.pc, sp: thread.sp, is_syscall: false, any_pc: true };
+    let stack = StackMemory::new(sp, &bytes);
+    let start = Start { pc, sp, is_syscall: false, any_pc: true };
     let mut frames = Vec::new();
     unwind(start, stack, codes, &mut frames);
     let ucontext = frames.iter().find(|f| codes.code(f.code).role == Role::SigTramp)?.cfa;

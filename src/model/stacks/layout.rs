@@ -37,6 +37,8 @@ pub struct StackLayout {
     pub g_goid: u64,
     /// `g.startpc`.
     pub g_startpc: u64,
+    /// `g.waiting` and what hangs on it.
+    pub waiting: Option<WaitingLayout>,
     /// `g.asyncSafePoint`.
     pub g_async_safe_point: Option<u64>,
     /// `g.xRegs.state` (Go 1.26+).
@@ -67,6 +69,21 @@ pub struct StackLayout {
     pub defer_size: u64,
     /// `internal/abi.RegArgs`: size and range of pointer words, the stack object of `reflect.makeFuncStub`.
     pub reg_args: Option<RegArgs>,
+}
+
+/// Offsets that lead from a goroutine blocked in channel operations to the values it sends or receives.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct WaitingLayout {
+    /// `g.waiting`.
+    pub g_waiting: u64,
+    /// `sudog.elem`: the address of the value.
+    pub sudog_elem: u64,
+    /// `sudog.c`.
+    pub sudog_c: u64,
+    /// `sudog.waitlink`.
+    pub sudog_waitlink: u64,
+    /// `hchan.elemtype`.
+    pub hchan_elemtype: u64,
 }
 
 /// What the collector knows of `internal/abi.RegArgs`.
@@ -110,6 +127,7 @@ impl StackLayout {
                 .map_or_else(|| field(types, g, "atomicstatus"), Ok)?,
             g_goid: field(types, g, "goid")?,
             g_startpc: field(types, g, "startpc")?,
+            waiting: waiting(types, g),
             g_async_safe_point: optional(types, g, "asyncSafePoint"),
             g_xregs_state,
             xregs_size: if scans_xregs && g_xregs_state.is_some() { xregs.filter(|s| *s <= 64 << 10) } else { None },
@@ -145,6 +163,7 @@ impl StackLayout {
             self.g_goid,
             self.g_startpc,
             self.g_xregs_state.unwrap_or(0),
+            self.waiting.map_or(0, |w| w.g_waiting),
         ];
         let word_fits = |offset: u64| offset.checked_add(8).is_some_and(|end| end <= self.g_size);
         self.g_size <= 1 << 16
@@ -172,6 +191,20 @@ fn field(types: &TypeTable, of: TypeId, path: &str) -> Result<u64> {
 
 fn optional(types: &TypeTable, of: TypeId, path: &str) -> Option<u64> {
     types.field_path(of, path).map(|(offset, _)| offset)
+}
+
+/// For names only, so a release without one of these fields is no error.
+fn waiting(types: &TypeTable, g: TypeId) -> Option<WaitingLayout> {
+    let (sudog, hchan) = (types.find("runtime.sudog")?, types.find("runtime.hchan")?);
+    // Since Go 1.26 these are pairs of a pointer that may be hidden from the collector and an address, which is always right.
+    let address = |name: &str| optional(types, sudog, &format!("{name}.vu")).or_else(|| optional(types, sudog, name));
+    Some(WaitingLayout {
+        g_waiting: optional(types, g, "waiting")?,
+        sudog_elem: address("elem")?,
+        sudog_c: address("c")?,
+        sudog_waitlink: optional(types, sudog, "waitlink")?,
+        hchan_elemtype: optional(types, hchan, "elemtype")?,
+    })
 }
 
 fn reg_args(types: &TypeTable) -> Option<RegArgs> {

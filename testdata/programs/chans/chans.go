@@ -38,6 +38,10 @@ var (
 	//goref:expect path="$P.InIface -> [0]. (*$P.V)" count=1 bytes=32
 	InIface any
 	Never   = make(chan *S)
+	Boxes   = make(chan *Item)
+	Parcels = make(chan Item)
+
+	otherBoxes = make(chan *Item)
 )
 
 // sender blocks in a send: the value is live in its frame, as an argument or as the copy handed to the runtime.
@@ -48,6 +52,34 @@ func sender(c chan *S, p *S) {
 	c <- p
 	runtime.KeepAlive(p)
 }
+
+// maker blocks in the send of a value that no variable ever held: it is in a temporary, whose type is the channel's.
+//
+//goref:expect path="$P.maker" count=2 bytes=32
+//goref:expect path="$P.maker -> P. (*$P.V)" count=2 bytes=64
+//go:noinline
+func maker() { Boxes <- newItem() }
+
+// parcel does so with a struct.
+//
+//goref:expect path="$P.parcel -> P. (*$P.V)" count=2 bytes=64
+//go:noinline
+func parcel() { Parcels <- Item{P: newItem().P} }
+
+// chooser offers two such values in a select.
+//
+//goref:expect path="$P.chooser" count=2 bytes=32
+//goref:expect path="$P.chooser -> P. (*$P.V)" count=2 bytes=64
+//go:noinline
+func chooser() {
+	select {
+	case Boxes <- newItem():
+	case otherBoxes <- newItem():
+	}
+}
+
+//go:noinline
+func newItem() *Item { return &Item{P: new(V)} }
 
 // receiver blocks in a receive with something of its own alive.
 //
@@ -104,6 +136,11 @@ func Build() {
 	for range 3 {
 		go sender(Never, newS())
 	}
+	for range 2 {
+		go maker()
+		go parcel()
+	}
+	go chooser()
 	for range 5 {
 		go receiver(Unbuffered, newS())
 	}

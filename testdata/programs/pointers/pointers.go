@@ -17,6 +17,10 @@ type Outer struct {
 
 type Base struct{ Held *V }
 
+func (b *Base) Hold() *V { return b.Held }
+
+type Holds interface{ Hold() *V }
+
 type Embeds struct {
 	Base
 	*Outer
@@ -52,6 +56,11 @@ var (
 	//goref:expect path="$P.UntypedLarge" count=1 bytes=896
 	//goref:expect path="$P.UntypedLarge -> Last. (*$P.V)" count=1 bytes=32
 	UntypedLarge unsafe.Pointer
+	// An interface says what it holds, by its type or by its itab (which lies in the same section), whoever holds the interface.
+	//goref:expect path="$P.UntypedInterfaces" count=1 bytes=32
+	//goref:expect path="$P.UntypedInterfaces -> $sub_objects$" count=2 bytes=16
+	//goref:expect path="$P.UntypedInterfaces -> $sub_objects$ -> Held. (*$P.V)" count=2 bytes=64
+	UntypedInterfaces unsafe.Pointer
 	// A uintptr holds nothing: no expectation, the collector's total says so.
 	Hidden uintptr
 	//goref:expect path="$P.Struct -> Head. (*$P.V)" count=1 bytes=32
@@ -92,6 +101,10 @@ func Build() {
 	Middle = &make([]byte, 4096)[1234]
 	Untyped = unsafe.Pointer(outer())
 	UntypedLarge = unsafe.Pointer(&Hundred{Last: new(V)})
+	UntypedInterfaces = unsafe.Pointer(&struct {
+		e any
+		i Holds
+	}{&Base{new(V)}, &Base{new(V)}})
 	Hidden = uintptr(unsafe.Pointer(new(V)))
 	Struct = *outer()
 	Pointer = outer()

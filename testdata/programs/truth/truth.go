@@ -73,17 +73,25 @@ func Point() {
 	os.Exit(0)
 }
 
-// Abort writes the truth as Point does and then has this thread killed by SIGABRT.
-func Abort() {
+// Settle writes the truth as Point does, and returns: nothing may be allocated from here on but by a crash that is to follow.
+func Settle() {
 	debug.SetGCPercent(-1)
 	for range 3 {
 		settle()
 		collect()
 	}
 	say("TRUTH", stats.HeapAlloc, stats.HeapObjects)
+}
+
+// Kill sends the process a signal that kills it: SIGABRT to this thread, any other to the thread that the kernel chooses.
+func Kill(signal syscall.Signal) {
 	pid, _, _ := syscall.RawSyscall(syscall.SYS_GETPID, 0, 0, 0)
-	tid, _, _ := syscall.RawSyscall(syscall.SYS_GETTID, 0, 0, 0)
-	syscall.RawSyscall(syscall.SYS_TGKILL, pid, tid, uintptr(syscall.SIGABRT))
+	if signal == syscall.SIGABRT {
+		tid, _, _ := syscall.RawSyscall(syscall.SYS_GETTID, 0, 0, 0)
+		syscall.RawSyscall(syscall.SYS_TGKILL, pid, tid, uintptr(signal))
+	} else {
+		syscall.RawSyscall(syscall.SYS_KILL, pid, uintptr(signal), 0)
+	}
 	for {
 		nanosleep(100_000_000)
 	}

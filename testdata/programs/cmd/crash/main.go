@@ -1,8 +1,17 @@
-// Crash ends in a core written by the kernel: run it with GOTRACEBACK=crash and `ulimit -c unlimited`. The numbers written
-// before are the truth, less what the dying runtime allocates and what registers of the running goroutine keep alive.
+// Crash dies in the way that its argument names: run it with GOTRACEBACK=crash and `ulimit -c unlimited`, or under a debugger
+// that stops at SIGABRT. The numbers written before are the truth. Nothing here allocates after them; what the dying runtime
+// allocates is named in `tests/crash.rs`.
 package main
 
-import "goref.test/fixtures/truth"
+import (
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"goref.test/fixtures/truth"
+)
 
 type Node struct {
 	next *Node
@@ -11,6 +20,14 @@ type Node struct {
 
 // V is 32 bytes.
 type V [4]uint64
+
+// Failure is an error that was made before the crash (at link time, but for its v) and says what it is without allocating.
+type Failure struct {
+	text string
+	v    *V
+}
+
+func (f *Failure) Error() string { return f.text }
 
 var (
 	//goref:expect path="$P.head" count=1 bytes=24
@@ -21,6 +38,13 @@ var (
 	//goref:expect path="$P.parked.v" count=50 bytes=1600
 	park    = make(chan struct{})
 	started = make(chan struct{})
+	//goref:expect path="$P.failure -> v. (*$P.V)" count=1 bytes=32
+	failure = &Failure{"a failure", new(V)}
+	missing *V
+	mutex   sync.Mutex
+
+	spinning atomic.Bool
+	sink    uint64
 )
 
 //go:noinline
@@ -31,6 +55,34 @@ func parked(v *V) {
 	started <- struct{}{}
 	<-park
 	v[0]++
+}
+
+//go:noinline
+func crash(way string) {
+	switch way {
+	case "panic":
+		panic(failure)
+	case "nil":
+		sink = missing[1]
+	case "deadlock":
+		select {}
+	case "unlock":
+		mutex.Unlock() // a fatal error of package sync: no panic that could be recovered
+	case "quit":
+		truth.Kill(syscall.SIGQUIT)
+	case "spin", "abort":
+		truth.Kill(syscall.SIGABRT)
+	}
+}
+
+// spin holds v in a register: no pointer map says so where the signal finds it.
+//
+//go:noinline
+func spin(v *V) {
+	spinning.Store(true)
+	for {
+		v[0]++
+	}
 }
 
 func main() {
@@ -44,5 +96,16 @@ func main() {
 		go parked(newV())
 		<-started
 	}
-	truth.Abort()
+	way := os.Args[1]
+	if way == "spin" {
+		go spin(newV())
+		for !spinning.Load() {
+			runtime.Gosched()
+		}
+	}
+	//goref:expect path="$P.main.local" count=1 bytes=32
+	local := newV()
+	truth.Settle()
+	crash(way)
+	local[0]++
 }
