@@ -1,0 +1,394 @@
+//! Concrete types behind the shapes of generic code, from the names of dictionaries and of instantiated types.
+//!
+//! Code is compiled once for all type arguments of one shape: `main.Memo[int,*main.A]` and `main.Memo[int,*main.B]` share
+//! `main.Memo[go.shape.int,go.shape.*uint8]`, and DWARF gives its variables types such as `map[go.shape.int]go.shape.*uint8`. Which
+//! arguments there are, say the dictionaries: every call of shaped code passes one (`main..dict.Memo[int,*main.A]`), and every
+//! closure made in shaped code captures one, used or not (`noder.funcLit`). So a function with code of its own has exactly the
+//! dictionaries that the symbol table names, and where all of them agree about a type argument it is known.
+//!
+//! A call that was inlined may leave no trace of its dictionary. There only an instance of a generic type is named, if it is the
+//! only one of its shape that types and dictionaries know. What stays ambiguous keeps its shape: a wrong name is worse than none.
+
+use crate::model::types::{Field, Kind, TypeId, TypeTable};
+use rustc_hash::FxHashMap;
+use std::cell::Cell;
+
+/// How every shape's name begins.
+const SHAPE: &str = "go.shape.";
+/// In the symbol of a dictionary, between package and function or type.
+const DICTIONARY: &str = "..dict.";
+/// Comparisons of types for one question; real ones need a few hundred.
+const MAX_STEPS: u32 = 20_000;
+/// Nesting of type arguments; real ones stay below ten.
+const MAX_DEPTH: u32 = 40;
+
+/// A dictionary: the arguments of one instantiation.
+struct Dictionary {
+    /// `pkg/path.Name` of the generic function or type.
+    name: Box<str>,
+    arguments: Vec<Box<str>>,
+}
+
+/// What is known about instantiations.
+#[derive(Default)]
+pub(super) struct Generics {
+    /// By name without package: the name of an inlined function's closure lacks it.
+    dictionaries: FxHashMap<Box<str>, Vec<Dictionary>>,
+    /// Types `pkg/path.Name[arguments]` without shapes, by `pkg/path.Name`.
+    instances: FxHashMap<Box<str>, Vec<TypeId>>,
+}
+
+/// Shapes of a function's type parameters and what stands for each, if it is known.
+type Binding = Vec<(Box<str>, Option<TypeId>)>;
+
+impl Generics {
+    /// * `symbols`: names of the executable's symbols.
+    pub(super) fn read<'n>(symbols: impl Iterator<Item = &'n [u8]>, types: &TypeTable) -> Self {
+        let mut generics = Self::default();
+        for symbol in symbols.filter_map(|name| str::from_utf8(name).ok()) {
+            let Some((package, rest)) = symbol.split_once(DICTIONARY) else { continue };
+            let Some((name, arguments)) = instantiation(rest) else { continue };
+            let arguments = arguments.into_iter().map(Box::from).collect();
+            let dictionary = Dictionary { name: format!("{package}.{name}").into(), arguments };
+            generics.dictionaries.entry(name.into()).or_default().push(dictionary);
+        }
+        for id in (0..types.len() as u32).map(TypeId) {
+            let name = &types.get(id).name;
+            if let Some((generic, _)) = instantiation(name).filter(|_| !name.contains(SHAPE)) {
+                generics.instances.entry(generic.into()).or_default().push(id);
+            }
+        }
+        generics
+    }
+
+    /// The type that a variable of `function` really has, if its own is made of shapes and the answer is certain.
+    ///
+    /// * `inlined`: the function's code is part of another's here.
+    /// * `types`: the table that was read, extended or not.
+    pub(super) fn resolve(&self, types: &TypeTable, function: &str, inlined: bool, ty: TypeId) -> Option<TypeId> {
+        if !types.get(ty).name.contains(SHAPE) {
+            return None;
+        }
+        let binding = if inlined { Binding::new() } else { self.binding(types, function)? };
+        let matcher = Matcher { types, binding: &binding, steps: Cell::new(MAX_STEPS) };
+        self.concrete(&matcher, ty, 0).filter(|_| !matcher.gave_up())
+    }
+
+    /// Whether values of type `shape` may be of type `concrete`: by structure and by all names that are not shapes.
+    pub(super) fn may_be(types: &TypeTable, shape: TypeId, concrete: TypeId) -> bool {
+        let binding = Binding::new();
+        let matcher = Matcher { types, binding: &binding, steps: Cell::new(MAX_STEPS) };
+        matcher.may_be(shape, concrete, true, 0) && !matcher.gave_up()
+    }
+
+    /// What the dictionaries of shaped `function` agree on.
+    fn binding(&self, types: &TypeTable, function: &str) -> Option<Binding> {
+        let (package, name, shapes) = shaped_function(function)?;
+        let dictionaries = self.dictionaries.get(name)?;
+        let full = format!("{package}{name}");
+        let exact = dictionaries.iter().any(|d| *d.name == *full);
+        let nothing = Binding::new();
+        let matcher = Matcher { types, binding: &nothing, steps: Cell::new(MAX_STEPS) };
+        let candidates: Vec<&Dictionary> = dictionaries
+            .iter()
+            .filter(|d| (!exact || *d.name == *full) && matcher.all_may_be(&shapes, &d.arguments, 0))
+            .collect();
+        if matcher.gave_up() {
+            return None;
+        }
+        let mut binding = Binding::new();
+        for shape in &shapes {
+            if binding.iter().any(|(known, _)| **known == **shape) {
+                continue;
+            }
+            // The same shape may stand for several parameters: all of them, in all dictionaries, must agree.
+            let same = || shapes.iter().enumerate().filter(|(_, s)| *s == shape).map(|(i, _)| i);
+            let mut arguments = candidates.iter().flat_map(|d| same().map(|i| &*d.arguments[i]));
+            let first = arguments.next()?;
+            let concrete = if arguments.all(|other| other == first) { types.find(first) } else { None };
+            binding.push(((*shape).into(), concrete));
+        }
+        Some(binding)
+    }
+
+    fn concrete(&self, matcher: &Matcher<'_>, ty: TypeId, depth: u32) -> Option<TypeId> {
+        let types = matcher.types;
+        let t = types.get(ty);
+        if !t.name.contains(SHAPE) {
+            return Some(ty);
+        }
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        let fits = |found: &TypeId| matcher.may_be(ty, *found, true, depth);
+        if let Some(bound) = matcher.bound(&t.name) {
+            return bound.filter(fits);
+        }
+        if let Some(found) = types.find(&substitute(types, &t.name, matcher.binding))
+            && found != ty
+            && !types.get(found).name.contains(SHAPE)
+        {
+            return Some(found).filter(fits);
+        }
+        if t.name.starts_with(SHAPE) {
+            return None;
+        }
+        let part = |ty: TypeId| Some(&*types.get(self.concrete(matcher, ty, depth + 1)?).name);
+        let name = match (instantiation(&t.name), &t.kind) {
+            (Some((generic, shapes)), _) => return self.sole_instance(matcher, ty, generic, &shapes),
+            (None, Kind::Pointer(elem)) => format!("*{}", part(*elem)?),
+            (None, Kind::Slice(elem)) => format!("[]{}", part(*elem)?),
+            (None, Kind::Array(elem, len)) => format!("[{len}]{}", part(*elem)?),
+            (None, Kind::Map { key, elem, .. }) => format!("map[{}]{}", part(*key)?, part(*elem)?),
+            (None, Kind::Chan { elem, .. }) => format!("chan {}", part(*elem)?),
+            _ => return None,
+        };
+        types.find(&name).filter(fits)
+    }
+
+    /// The only instance of a generic type that `ty` may stand for.
+    fn sole_instance(&self, matcher: &Matcher<'_>, ty: TypeId, generic: &str, shapes: &[&str]) -> Option<TypeId> {
+        let mut candidates = self.instances.get(generic)?.iter().filter(|c| matcher.may_be(ty, **c, true, 0));
+        let sole = *candidates.next()?;
+        if candidates.next().is_some() {
+            return None;
+        }
+        // A type that only dictionaries mention may have no description of its own.
+        let name = &matcher.types.get(sole).name;
+        let (_, arguments) = instantiation(name)?;
+        let short = &generic[generic.rfind('.').map_or(0, |dot| dot + 1)..];
+        let others = self.dictionaries.get(short).into_iter().flatten().filter(|d| *d.name == *generic);
+        let contradicts = |d: &Dictionary| {
+            !d.arguments.iter().map(|a| &**a).eq(arguments.iter().copied())
+                && matcher.all_may_be(shapes, &d.arguments, 0)
+        };
+        (!others.into_iter().any(contradicts)).then_some(sole)
+    }
+}
+
+/// Compares shapes with types.
+struct Matcher<'m> {
+    types: &'m TypeTable,
+    binding: &'m Binding,
+    /// Steps left; at 0 no answer counts.
+    steps: Cell<u32>,
+}
+
+impl Matcher<'_> {
+    fn gave_up(&self) -> bool {
+        self.steps.get() == 0
+    }
+
+    /// What is known about the shape of this name: nothing, that it is ambiguous, or its type.
+    fn bound(&self, name: &str) -> Option<Option<TypeId>> {
+        self.binding.iter().find(|(shape, _)| **shape == *name).map(|(_, concrete)| *concrete)
+    }
+
+    fn all_may_be(&self, shapes: &[&str], arguments: &[impl AsRef<str>], depth: u32) -> bool {
+        shapes.len() == arguments.len()
+            && shapes.iter().zip(arguments).all(|(shape, argument)| self.text_may_be(shape, argument.as_ref(), depth))
+    }
+
+    /// As [`Matcher::may_be`] for type arguments; a type without description may be anything.
+    fn text_may_be(&self, shape: &str, concrete: &str, depth: u32) -> bool {
+        if !shape.contains(SHAPE) || shape == concrete {
+            return shape == concrete;
+        }
+        match (self.types.find(shape), self.types.find(concrete)) {
+            (Some(shape), Some(concrete)) => self.may_be(shape, concrete, false, depth + 1),
+            (None, Some(concrete)) => match self.bound(shape) {
+                Some(Some(bound)) => self.same(bound, concrete),
+                _ => true,
+            },
+            _ => true,
+        }
+    }
+
+    fn same(&self, a: TypeId, b: TypeId) -> bool {
+        a == b || self.types.get(a).name == self.types.get(b).name
+    }
+
+    /// Whether `shape` may stand for `concrete`.
+    ///
+    /// * `layout`: compare the fields of instances too, not only their arguments.
+    fn may_be(&self, shape: TypeId, concrete: TypeId, layout: bool, depth: u32) -> bool {
+        let Some(left) = self.steps.get().checked_sub(1).filter(|_| depth <= MAX_DEPTH) else {
+            self.steps.set(0);
+            return false;
+        };
+        self.steps.set(left);
+        let (s, c) = (self.types.get(shape), self.types.get(concrete));
+        if !s.name.contains(SHAPE) {
+            return s.name == c.name;
+        }
+        if s.size != c.size || std::mem::discriminant(&s.kind) != std::mem::discriminant(&c.kind) {
+            return false;
+        }
+        if let Some(Some(bound)) = self.bound(&s.name) {
+            return self.same(bound, concrete);
+        }
+        let underlying = s.name.strip_prefix(SHAPE);
+        if underlying.is_none()
+            && let Some((generic, shapes)) = instantiation(&s.name)
+        {
+            let Some((other, arguments)) = instantiation(&c.name) else { return false };
+            return generic == other
+                && self.all_may_be(&shapes, &arguments, depth)
+                && (!layout || self.parts_may_be(shape, concrete, depth));
+        }
+        match underlying {
+            // All pointers have this shape where the constraint has no methods or types of its own.
+            Some("*uint8") => true,
+            // Named numbers have the shape of their underlying type, which DWARF does not name.
+            Some(underlying) if s.kind == Kind::Scalar => is_named(&c.name) || *c.name == *underlying,
+            _ => self.parts_may_be(shape, concrete, depth),
+        }
+    }
+
+    fn parts_may_be(&self, shape: TypeId, concrete: TypeId, depth: u32) -> bool {
+        let behind = |s: TypeId, c: TypeId| self.may_be(s, c, false, depth + 1);
+        match (&self.types.get(shape).kind, &self.types.get(concrete).kind) {
+            (Kind::Pointer(s), Kind::Pointer(c)) | (Kind::Slice(s), Kind::Slice(c)) => behind(*s, *c),
+            (Kind::Chan { elem: s, .. }, Kind::Chan { elem: c, .. }) => behind(*s, *c),
+            (Kind::Map { key: sk, elem: s, .. }, Kind::Map { key: ck, elem: c, .. }) => {
+                behind(*sk, *ck) && behind(*s, *c)
+            }
+            (Kind::Array(s, sn), Kind::Array(c, cn)) => sn == cn && self.may_be(*s, *c, true, depth + 1),
+            (Kind::Struct(s), Kind::Struct(c)) => {
+                let same = |(s, c): (&Field, &Field)| {
+                    let name = |f: &Field| f.name.rsplit('.').next().map(str::to_owned);
+                    s.offset == c.offset && name(s) == name(c) && self.may_be(s.ty, c.ty, true, depth + 1)
+                };
+                s.len() == c.len() && s.iter().zip(c).all(same)
+            }
+            // Their names say no more than that.
+            _ => true,
+        }
+    }
+}
+
+/// Whether this is the name of a declared type, not of a predeclared one.
+fn is_named(name: &str) -> bool {
+    name.contains('.')
+}
+
+/// `name` with the bound shapes replaced by what stands for them.
+fn substitute(types: &TypeTable, name: &str, binding: &Binding) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name;
+    'next: while let Some(first) = rest.chars().next() {
+        // The longest first: `go.shape.func()` begins `go.shape.func() int`.
+        let mut best: Option<(&str, TypeId)> = None;
+        for (shape, concrete) in binding {
+            if let Some(concrete) = concrete
+                && let Some(behind) = rest.strip_prefix(&**shape)
+                && ends_here(behind)
+                && best.is_none_or(|(known, _)| known.len() < shape.len())
+            {
+                best = Some((shape, *concrete));
+            }
+        }
+        if let Some((shape, concrete)) = best
+            && starts_here(&out)
+        {
+            out.push_str(&types.get(concrete).name);
+            rest = &rest[shape.len()..];
+            continue 'next;
+        }
+        out.push(first);
+        rest = &rest[first.len_utf8()..];
+    }
+    out
+}
+
+/// Whether a type's name may begin behind this text.
+fn starts_here(before: &str) -> bool {
+    !before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '/' | '%' | '-'))
+}
+
+/// Whether a type's name ends where this text follows.
+fn ends_here(behind: &str) -> bool {
+    behind.is_empty() || behind.starts_with([',', ';', ']', ')', '}']) || behind.starts_with(" }")
+}
+
+/// Generic name and type arguments of `pkg/path.Name[arguments]` or `Name[arguments]`; none for other types' names.
+fn instantiation(name: &str) -> Option<(&str, Vec<&str>)> {
+    let open = name.find('[')?;
+    let generic = &name[..open];
+    let is_name = !generic.is_empty() && generic != "map" && !generic.contains([' ', '*', '(', '<', '{']);
+    // The compiler's own: `map.group[K]V`.
+    let is_declared = !generic.starts_with("map.") && !generic.starts_with("noalg.") && !generic.starts_with(SHAPE);
+    if !is_name || !is_declared || matching(name, open)? + 1 != name.len() {
+        return None;
+    }
+    Some((generic, arguments(&name[open + 1..name.len() - 1])))
+}
+
+/// Package (with the functions around it, and the dot), name and shapes of the innermost shaped function of a function's name: for
+/// `p.main.(*T[go.shape.int]).All.func1` these are `p.main.`, `T` and `go.shape.int`.
+fn shaped_function(function: &str) -> Option<(&str, &str, Vec<&str>)> {
+    let (mut from, mut last) = (0, None);
+    while let Some(open) = function[from..].find('[').map(|i| from + i) {
+        let close = matching(function, open)?;
+        last = Some((open, close));
+        from = close + 1;
+    }
+    let (open, close) = last?;
+    let shapes = &function[open + 1..close];
+    if !shapes.contains(SHAPE) {
+        return None;
+    }
+    let before = &function[..open];
+    let start = before.rfind(['.', '*', '(']).map_or(0, |i| i + 1);
+    let package = before[..start].trim_end_matches(['(', '*']);
+    // A method with type parameters of its own: its dictionary has another name.
+    if package.ends_with("].") || package.ends_with("]).") {
+        return None;
+    }
+    Some((package, &before[start..], arguments(shapes)))
+}
+
+/// Where the bracket that opens at `open` closes.
+fn matching(text: &str, open: usize) -> Option<usize> {
+    let (mut depth, mut quoted, mut escaped) = (0u32, false, false);
+    for (i, byte) in text.bytes().enumerate().skip(open) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'[' if !quoted => depth += 1,
+            b']' if !quoted => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    return Some(i);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Splits type arguments; behind a semicolon stand those of the type itself, before it those of the function around it.
+fn arguments(text: &str) -> Vec<&str> {
+    let mut all = Vec::new();
+    let (mut depth, mut quoted, mut escaped, mut from) = (0u32, false, false, 0);
+    for (i, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'[' | b'(' | b'{' => depth += 1,
+            b']' | b')' | b'}' => depth = depth.saturating_sub(1),
+            b',' | b';' if depth == 0 => {
+                all.push(&text[from..i]);
+                from = i + 1;
+            }
+            _ => {}
+        }
+    }
+    all.push(&text[from..]);
+    all
+}
+
