@@ -10,7 +10,7 @@
 //! only one of its shape that types and dictionaries know. What stays ambiguous keeps its shape: a wrong name is worse than none.
 
 use crate::model::types::{Field, Kind, TypeId, TypeTable};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::Cell;
 
 /// How every shape's name begins.
@@ -36,6 +36,8 @@ pub(super) struct Generics {
     dictionaries: FxHashMap<Box<str>, Vec<Dictionary>>,
     /// Types `pkg/path.Name[arguments]` without shapes, by `pkg/path.Name`.
     instances: FxHashMap<Box<str>, Vec<TypeId>>,
+    /// Names without package of all generic types, to tell methods from functions.
+    types: FxHashSet<Box<str>>,
 }
 
 /// Shapes of a function's type parameters and what stands for each, if it is known.
@@ -54,8 +56,11 @@ impl Generics {
         }
         for id in (0..types.len() as u32).map(TypeId) {
             let name = &types.get(id).name;
-            if let Some((generic, _)) = instantiation(name).filter(|_| !name.contains(SHAPE)) {
-                generics.instances.entry(generic.into()).or_default().push(id);
+            if let Some((generic, _)) = instantiation(name) {
+                generics.types.insert(short(generic).into());
+                if !name.contains(SHAPE) {
+                    generics.instances.entry(generic.into()).or_default().push(id);
+                }
             }
         }
         generics
@@ -69,7 +74,10 @@ impl Generics {
         if !types.get(ty).name.contains(SHAPE) {
             return None;
         }
-        let binding = if inlined { Binding::new() } else { self.binding(types, function)? };
+        let binding = match self.binding(types, function, inlined) {
+            None if inlined => Binding::new(),
+            binding => binding?,
+        };
         let matcher = Matcher { types, binding: &binding, steps: Cell::new(MAX_STEPS) };
         self.concrete(&matcher, ty, 0).filter(|_| !matcher.gave_up())
     }
@@ -81,29 +89,36 @@ impl Generics {
         matcher.may_be(shape, concrete, true, 0) && !matcher.gave_up()
     }
 
-    /// What the dictionaries of shaped `function` agree on.
-    fn binding(&self, types: &TypeTable, function: &str) -> Option<Binding> {
-        let (package, name, shapes) = shaped_function(function)?;
-        let dictionaries = self.dictionaries.get(name)?;
-        let full = format!("{package}{name}");
+    /// What the instantiations of shaped `function` agree on.
+    fn binding(&self, types: &TypeTable, function: &str, inlined: bool) -> Option<Binding> {
+        let shaped = shaped_function(function)?;
+        if shaped.around.is_some_and(|name| self.types.contains(name)) {
+            return None;
+        }
+        let full = format!("{}{}", shaped.package, shaped.name);
+        let dictionaries = self.dictionaries.get(shaped.name).map_or(&[][..], |all| all);
         let exact = dictionaries.iter().any(|d| *d.name == *full);
+        let dictionaries = dictionaries.iter().filter(|d| !exact || *d.name == *full);
+        let mut known: Vec<Vec<&str>> = dictionaries.map(|d| d.arguments.iter().map(|a| &**a).collect()).collect();
+        if inlined {
+            // A method's receiver is a value of an instance, and those have types wherever they are made.
+            let instances = self.instances.get(&*full)?.iter().filter_map(|id| instantiation(&types.get(*id).name));
+            known.extend(instances.map(|(_, arguments)| arguments));
+        }
         let nothing = Binding::new();
         let matcher = Matcher { types, binding: &nothing, steps: Cell::new(MAX_STEPS) };
-        let candidates: Vec<&Dictionary> = dictionaries
-            .iter()
-            .filter(|d| (!exact || *d.name == *full) && matcher.all_may_be(&shapes, &d.arguments, 0))
-            .collect();
+        known.retain(|arguments| matcher.all_may_be(&shaped.shapes, arguments, 0));
         if matcher.gave_up() {
             return None;
         }
         let mut binding = Binding::new();
-        for shape in &shapes {
+        for shape in &shaped.shapes {
             if binding.iter().any(|(known, _)| **known == **shape) {
                 continue;
             }
-            // The same shape may stand for several parameters: all of them, in all dictionaries, must agree.
-            let same = || shapes.iter().enumerate().filter(|(_, s)| *s == shape).map(|(i, _)| i);
-            let mut arguments = candidates.iter().flat_map(|d| same().map(|i| &*d.arguments[i]));
+            // The same shape may stand for several parameters: all of them, in all instantiations, must agree.
+            let same = || shaped.shapes.iter().enumerate().filter(|(_, s)| *s == shape).map(|(i, _)| i);
+            let mut arguments = known.iter().flat_map(|known| same().map(|i| known[i]));
             let first = arguments.next()?;
             let concrete = if arguments.all(|other| other == first) { types.find(first) } else { None };
             binding.push(((*shape).into(), concrete));
@@ -156,8 +171,7 @@ impl Generics {
         // A type that only dictionaries mention may have no description of its own.
         let name = &matcher.types.get(sole).name;
         let (_, arguments) = instantiation(name)?;
-        let short = &generic[generic.rfind('.').map_or(0, |dot| dot + 1)..];
-        let others = self.dictionaries.get(short).into_iter().flatten().filter(|d| *d.name == *generic);
+        let others = self.dictionaries.get(short(generic)).into_iter().flatten().filter(|d| *d.name == *generic);
         let contradicts = |d: &Dictionary| {
             !d.arguments.iter().map(|a| &**a).eq(arguments.iter().copied())
                 && matcher.all_may_be(shapes, &d.arguments, 0)
@@ -267,6 +281,11 @@ impl Matcher<'_> {
     }
 }
 
+/// `Name` of `pkg/path.Name`.
+fn short(name: &str) -> &str {
+    &name[name.rfind('.').map_or(0, |dot| dot + 1)..]
+}
+
 /// Whether this is the name of a declared type, not of a predeclared one.
 fn is_named(name: &str) -> bool {
     name.contains('.')
@@ -324,28 +343,42 @@ fn instantiation(name: &str) -> Option<(&str, Vec<&str>)> {
     Some((generic, arguments(&name[open + 1..name.len() - 1])))
 }
 
-/// Package (with the functions around it, and the dot), name and shapes of the innermost shaped function of a function's name: for
-/// `p.main.(*T[go.shape.int]).All.func1` these are `p.main.`, `T` and `go.shape.int`.
-fn shaped_function(function: &str) -> Option<(&str, &str, Vec<&str>)> {
-    let (mut from, mut last) = (0, None);
+/// What the name of a function's code says about the shapes in it.
+#[derive(Debug, PartialEq, Eq)]
+struct Shaped<'n> {
+    /// Package, with the functions around it if it was inlined there, and the dot.
+    package: &'n str,
+    /// Name of the generic function, or of the type that it is a method of.
+    name: &'n str,
+    shapes: Vec<&'n str>,
+    /// Name of what stands before it if that is shaped: a function around it, or the receiver of a method with type parameters
+    /// of its own, which has another dictionary.
+    around: Option<&'n str>,
+}
+
+/// The innermost shaped function of a name: in `p.main.(*T[go.shape.int]).All.func1` it is `p.main.` `T`.
+fn shaped_function(function: &str) -> Option<Shaped<'_>> {
+    let (mut from, mut groups) = (0, Vec::new());
     while let Some(open) = function[from..].find('[').map(|i| from + i) {
         let close = matching(function, open)?;
-        last = Some((open, close));
+        groups.push((open, close));
         from = close + 1;
     }
-    let (open, close) = last?;
+    let (open, close) = groups.pop()?;
     let shapes = &function[open + 1..close];
     if !shapes.contains(SHAPE) {
         return None;
     }
-    let before = &function[..open];
-    let start = before.rfind(['.', '*', '(']).map_or(0, |i| i + 1);
-    let package = before[..start].trim_end_matches(['(', '*']);
-    // A method with type parameters of its own: its dictionary has another name.
-    if package.ends_with("].") || package.ends_with("]).") {
-        return None;
-    }
-    Some((package, &before[start..], arguments(shapes)))
+    let name_before = |open: usize| function[..open].rfind(['.', '*', '(']).map_or(0, |i| i + 1);
+    let start = name_before(open);
+    let package = function[..start].trim_end_matches(['(', '*']);
+    let around = groups.pop().filter(|_| package.ends_with("].") || package.ends_with("])."));
+    Some(Shaped {
+        package,
+        name: &function[start..open],
+        shapes: arguments(shapes),
+        around: around.map(|(open, _)| &function[name_before(open)..open]),
+    })
 }
 
 /// Where the bracket that opens at `open` closes.
