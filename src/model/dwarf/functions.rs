@@ -168,14 +168,7 @@ impl DebugInfo<'_> {
         Some(parts::join(found, &self.types))
     }
 
-    fn open_scope<'s>(
-        &'s self,
-        unit: &Unit,
-        die: &Die<'s>,
-        around: Scope<'s>,
-        pc: u64,
-        budget: &mut u32,
-    ) -> Scope<'s> {
+    fn open_scope<'s>(&'s self, unit: &Unit, die: &Die<'s>, around: Scope<'s>, pc: u64, budget: &mut u32) -> Scope<'s> {
         let is_call = die.tag == dw::DW_TAG_inlined_subroutine;
         let active = (is_call || die.tag == dw::DW_TAG_lexical_block) && self.covers(unit, die, pc, budget);
         let callee = if active && is_call { self.function_name_of(die.origin) } else { None };

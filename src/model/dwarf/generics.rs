@@ -425,3 +425,5 @@ fn arguments(text: &str) -> Vec<&str> {
     all
 }
 
+#[cfg(test)]
+mod tests;

@@ -192,7 +192,6 @@ func Values[T any](vs []T) iter.Seq[T] {
 				return
 			}
 		}
-		runtime.KeepAlive(vs)
 	}
 }
 
