@@ -38,17 +38,22 @@ pub(super) struct Generics {
     instances: FxHashMap<Box<str>, Vec<TypeId>>,
     /// Names without package of all generic types, to tell methods from functions.
     types: FxHashSet<Box<str>>,
+    /// Link-time addresses of all dictionaries.
+    addresses: FxHashSet<u64>,
 }
 
 /// Shapes of a function's type parameters and what stands for each, if it is known.
 type Binding = Vec<(Box<str>, Option<TypeId>)>;
 
 impl Generics {
-    /// * `symbols`: names of the executable's symbols.
-    pub(super) fn read<'n>(symbols: impl Iterator<Item = &'n [u8]>, types: &TypeTable) -> Self {
+    /// * `symbols`: names and addresses of the executable's symbols.
+    pub(super) fn read<'n>(symbols: impl Iterator<Item = (&'n [u8], u64)>, types: &TypeTable) -> Self {
         let mut generics = Self::default();
-        for symbol in symbols.filter_map(|name| str::from_utf8(name).ok()) {
-            let Some((package, rest)) = symbol.split_once(DICTIONARY) else { continue };
+        for (symbol, address) in symbols {
+            let Some((package, rest)) = str::from_utf8(symbol).ok().and_then(|s| s.split_once(DICTIONARY)) else {
+                continue;
+            };
+            generics.addresses.insert(address);
             let Some((name, arguments)) = instantiation(rest) else { continue };
             let arguments = arguments.into_iter().map(Box::from).collect();
             let dictionary = Dictionary { name: format!("{package}.{name}").into(), arguments };
@@ -82,11 +87,9 @@ impl Generics {
         self.concrete(&matcher, ty, 0).filter(|_| !matcher.gave_up())
     }
 
-    /// Whether values of type `shape` may be of type `concrete`: by structure and by all names that are not shapes.
-    pub(super) fn may_be(types: &TypeTable, shape: TypeId, concrete: TypeId) -> bool {
-        let binding = Binding::new();
-        let matcher = Matcher { types, binding: &binding, steps: Cell::new(MAX_STEPS) };
-        matcher.may_be(shape, concrete, true, 0) && !matcher.gave_up()
+    /// Whether a dictionary lies at this link-time address; unknown if the symbol table is gone.
+    pub(super) fn is_dictionary(&self, address: u64) -> Option<bool> {
+        (!self.addresses.is_empty()).then(|| self.addresses.contains(&address))
     }
 
     /// What the instantiations of shaped `function` agree on.

@@ -177,7 +177,7 @@ impl<'img> DebugInfo<'img> {
         drop(scans);
         variables.sort_by(|a, b| (a.address, &a.name).cmp(&(b.address, &b.name)));
         functions.sort_unstable();
-        let generics = Generics::read(exe.symbols().map(|(name, _)| name), &types);
+        let generics = Generics::read(exe.symbols().map(|(name, symbol)| (name, symbol.address)), &types);
         Ok(Self {
             types,
             variables,
@@ -192,12 +192,10 @@ impl<'img> DebugInfo<'img> {
         })
     }
 
-    /// Whether values of type `shape`, a type of generic code, may be of type `concrete`.
-    ///
-    /// * `types`: the table of this debug information, extended or not.
+    /// Whether a dictionary of generic code lies at this link-time address; `None` if the symbols that tell are gone.
     #[must_use]
-    pub fn is_shape_of(types: &TypeTable, shape: TypeId, concrete: TypeId) -> bool {
-        types.get(shape).name.contains("go.shape.") && Generics::may_be(types, shape, concrete)
+    pub fn is_dictionary(&self, address: u64) -> Option<bool> {
+        self.generics.is_dictionary(address)
     }
 
     /// The Go unit that holds offset `at` of `.debug_info`.

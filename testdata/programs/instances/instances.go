@@ -46,6 +46,8 @@ type (
 	Keyed struct{ keyedName string }
 	Key   int
 	Spun  struct{ spunName string }
+	Broad struct{ broadName string }
+	Grown struct{ grownName string }
 )
 
 // Memo is inlined: the closure is its caller's, and has a name without this package.
@@ -67,6 +69,8 @@ func memo[K comparable, V any](f func(K) V) func(K) V { return Memo(f) }
 //go:noinline
 func hold[T any](v T) func() T { return func() T { return v } }
 
+func keep[T any](v T) func() T { return func() T { return v } }
+
 var (
 	//goref:expect within="memoisedName. (string)" count=14 bytes=336
 	MemoInlined, MemoCalled func(int) *Memoised
@@ -80,6 +84,9 @@ var (
 	//goref:expect path="$P.Hold2 -> [0]. (*$P.Shared2)" count=1 bytes=16
 	Hold2      []*Shared2
 	Hold2Funcs []func() *Shared2
+	// The same, inlined.
+	Kept1 func() *Shared1
+	Kept2 func() *Shared2
 
 	//goref:expect within="onceName. (string)" count=1 bytes=24
 	OnceValue func() Opt[*Once]
@@ -96,6 +103,12 @@ var (
 	// A method of an instance as a value.
 	//goref:expect within="boundName. (string)" count=2 bytes=48
 	Method func() *Bound
+
+	// Objects over 512 bytes carry the type of their allocation, which may be a shape.
+	//goref:expect within="broadName. (string)" count=3 bytes=72
+	BroadFunc func() *Wide[*Broad]
+	//goref:expect within="grownName. (string)" count=100 bytes=2400
+	GrownList *List[*Grown]
 
 	//goref:expect within="spunName. (string)" count=4 bytes=96
 	Pull func() (*Spun, bool)
@@ -124,6 +137,20 @@ func outer[T any](a, b, c T) func() *Outer[T] {
 	o := &Outer[T]{in: Pair[Opt[T], []T]{Opt[T]{&a}, []T{b}}, opt: Opt[Pair[string, T]]{&Pair[string, T]{text(), c}}}
 	return func() *Outer[T] { return o }
 }
+
+type Wide[T any] struct{ items [80]T }
+
+//go:noinline
+func wide[T any](vs []T) func() *Wide[T] {
+	w := new(Wide[T])
+	copy(w.items[:], vs)
+	return func() *Wide[T] { return w }
+}
+
+type List[T any] struct{ all []T }
+
+//go:noinline
+func (l *List[T]) Add(v T) { l.all = append(l.all, v) }
 
 type Cell[T any] struct{ first, second T }
 
@@ -185,13 +212,14 @@ func (b *Bag[T]) Each() iter.Seq[T] {
 	}
 }
 
-func Values[T any](vs []T) iter.Seq[T] {
+type Row[T any] struct{ a, b, c, d T }
+
+func (r *Row[T]) Each() iter.Seq[T] {
 	return func(yield func(T) bool) {
-		for _, v := range vs {
-			if !yield(v) {
-				return
-			}
+		if yield(r.a) && yield(r.b) {
+			yield(r.c)
 		}
+		runtime.KeepAlive(r)
 	}
 }
 
@@ -263,6 +291,7 @@ func Build() {
 	Hold1 = []func() *Shared1{hold(&Shared1{text()})}
 	Hold2 = fill(3, func(v *Shared2, s string) { v.shared2Name = s })
 	Hold2Funcs = []func() *Shared2{hold(Hold2[0])}
+	Kept1, Kept2 = keep(&Shared1{text()}), keep(Hold2[1])
 	OnceValue = sync.OnceValue(func() Opt[*Once] { once := &Once{text()}; return Opt[*Once]{&once} })
 	OnceValue()
 	NestedFunc = outer(&Nested{text()}, &Nested{text()}, &Nested{text()})
@@ -273,8 +302,14 @@ func Build() {
 		KeyedMemo(Key(i))
 	}
 	Method = (&Cell[*Bound]{&Bound{text()}, &Bound{text()}}).Get
-	Pull, _ = iter.Pull(Values(fill(4, func(v *Spun, s string) { v.spunName = s })))
+	row := &Row[*Spun]{&Spun{text()}, &Spun{text()}, &Spun{text()}, &Spun{text()}}
+	Pull, _ = iter.Pull(row.Each())
 	Pull()
+	BroadFunc = wide(fill(3, func(v *Broad, s string) { v.broadName = s }))
+	GrownList = &List[*Grown]{}
+	for range 100 {
+		GrownList.Add(&Grown{text()})
+	}
 	go walkSole(fill(9, func(v *Walked, s string) { v.walkedName = s }))
 	go walkTwin1(fill(9, func(v *Twin1, s string) { v.twin1Name = s }))
 	Twins = fill(9, func(v *Twin2, s string) { v.twin2Name = s })

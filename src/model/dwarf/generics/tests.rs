@@ -75,10 +75,16 @@ impl Program {
 
     /// The name of what a variable of `function` with the type `ty` has.
     fn resolve(&self, function: &str, inlined: bool, ty: &str) -> Option<&str> {
-        let generics = Generics::read(self.dictionaries.iter().map(|s| s.as_bytes()), &self.types);
+        let generics = Generics::read(self.dictionaries.iter().zip(1..).map(|(s, i)| (s.as_bytes(), i * 64)), &self.types);
         let found = generics.resolve(&self.types, function, inlined, self.id(ty))?;
         Some(&self.types.get(found).name)
     }
+}
+
+fn may_be(types: &TypeTable, shape: TypeId, concrete: TypeId) -> bool {
+    let binding = Binding::new();
+    let matcher = Matcher { types, binding: &binding, steps: Cell::new(MAX_STEPS) };
+    matcher.may_be(shape, concrete, true, 0) && !matcher.gave_up()
 }
 
 const MEMO: &str = "main.Memo[go.shape.int,go.shape.*uint8].func1";
@@ -204,8 +210,16 @@ fn other_structure_is_not_named() {
         .types
         .set(id, Type { name: "main.node[int,*main.A]".into(), size: 24, kind: Kind::Struct(fields), rtype_offset: 0 });
     let shape = program.id("main.node[go.shape.int,go.shape.*uint8]");
-    assert!(!Generics::may_be(&program.types, shape, id));
+    assert!(!may_be(&program.types, shape, id));
     assert_eq!(program.resolve("main.f", true, "main.node[go.shape.int,go.shape.*uint8]"), None);
+}
+
+#[test]
+fn addresses_of_dictionaries() {
+    let symbols = [(&b"main..dict.F[int]"[..], 64), (b"main.F", 128), (b"p..dict.T[int].M[int]", 192)];
+    let generics = Generics::read(symbols.into_iter(), &TypeTable::default());
+    assert_eq!([64, 128, 192].map(|a| generics.is_dictionary(a)), [true, false, true].map(Some));
+    assert_eq!(Generics::default().is_dictionary(64), None);
 }
 
 #[test]
@@ -228,5 +242,5 @@ fn endless_types_end() {
         types.set(id, Type { name: name.into(), size: 800, kind: Kind::Struct(fields), rtype_offset: 0 });
         ids.push(id);
     }
-    assert!(!Generics::may_be(&types, ids[0], ids[1]));
+    assert!(!may_be(&types, ids[0], ids[1]));
 }
