@@ -75,7 +75,8 @@ impl Program {
 
     /// The name of what a variable of `function` with the type `ty` has.
     fn resolve(&self, function: &str, inlined: bool, ty: &str) -> Option<&str> {
-        let generics = Generics::read(self.dictionaries.iter().zip(1..).map(|(s, i)| (s.as_bytes(), i * 64)), &self.types);
+        let generics =
+            Generics::read(self.dictionaries.iter().zip(1..).map(|(s, i)| (s.as_bytes(), i * 64)), &self.types);
         let found = generics.resolve(&self.types, function, inlined, self.id(ty))?;
         Some(&self.types.get(found).name)
     }
