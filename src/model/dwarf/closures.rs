@@ -33,7 +33,7 @@ impl DebugInfo<'_> {
         captures.dedup_by_key(|(_, offset, _)| *offset);
         for (_, _, ty) in &mut captures {
             // The object holds its dictionary behind the captures, but all objects of one function agree where this answers.
-            *ty = self.generics.resolve(types, &function_name, false, *ty).unwrap_or(*ty);
+            *ty = self.generics.resolve(types, &function_name, *ty).unwrap_or(*ty);
         }
         let last_by_value = captures.last().and_then(|last| value_type(types, last));
         for i in 1..captures.len() {

@@ -135,7 +135,9 @@ impl DebugInfo<'_> {
             {
                 let pieces = self.pieces(unit, die, &variable, pc, &mut budget);
                 let function = text(scope.function);
-                let ty = self.generics.resolve(&self.types, &function, scope.inlined, variable.ty);
+                // An inlined call may be of an instantiation that left no other trace.
+                let resolve = || self.generics.resolve(&self.types, &function, variable.ty);
+                let ty = if scope.inlined { None } else { resolve() };
                 let ty = ty.unwrap_or(variable.ty);
                 found.push(Found {
                     decl_line: variable.decl_line,

@@ -6,8 +6,9 @@
 //! closure made in shaped code captures one, used or not (`noder.funcLit`). So a function with code of its own has exactly the
 //! dictionaries that the symbol table names, and where all of them agree about a type argument it is known.
 //!
-//! A call that was inlined may leave no trace of its dictionary. There only an instance of a generic type is named, if it is the
-//! only one of its shape that types and dictionaries know. What stays ambiguous keeps its shape: a wrong name is worse than none.
+//! A call that was inlined may leave no trace of its instantiation: neither the dictionary, which nothing reads, nor (seen with Go
+//! 1.24) the types of its variables. So the variables of inlined functions keep their shapes, even if only one instantiation is
+//! known, and so does whatever is ambiguous: a wrong name is worse than none.
 
 use crate::model::types::{Field, Kind, TypeId, TypeTable};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -73,16 +74,13 @@ impl Generics {
 
     /// The type that a variable of `function` really has, if its own is made of shapes and the answer is certain.
     ///
-    /// * `inlined`: the function's code is part of another's here.
+    /// * `function`: a function that has code of its own here; nothing is certain about inlined ones.
     /// * `types`: the table that was read, extended or not.
-    pub(super) fn resolve(&self, types: &TypeTable, function: &str, inlined: bool, ty: TypeId) -> Option<TypeId> {
+    pub(super) fn resolve(&self, types: &TypeTable, function: &str, ty: TypeId) -> Option<TypeId> {
         if !types.get(ty).name.contains(SHAPE) {
             return None;
         }
-        let binding = match self.binding(types, function, inlined) {
-            None if inlined => Binding::new(),
-            binding => binding?,
-        };
+        let binding = self.binding(types, function)?;
         let matcher = Matcher { types, binding: &binding, steps: Cell::new(MAX_STEPS) };
         self.concrete(&matcher, ty, 0).filter(|_| !matcher.gave_up())
     }
@@ -92,8 +90,8 @@ impl Generics {
         (!self.addresses.is_empty()).then(|| self.addresses.contains(&address))
     }
 
-    /// What the instantiations of shaped `function` agree on.
-    fn binding(&self, types: &TypeTable, function: &str, inlined: bool) -> Option<Binding> {
+    /// What the dictionaries of shaped `function` agree on.
+    fn binding(&self, types: &TypeTable, function: &str) -> Option<Binding> {
         let shaped = shaped_function(function)?;
         if shaped.around.is_some_and(|name| self.types.contains(name)) {
             return None;
@@ -103,11 +101,6 @@ impl Generics {
         let exact = dictionaries.iter().any(|d| *d.name == *full);
         let dictionaries = dictionaries.iter().filter(|d| !exact || *d.name == *full);
         let mut known: Vec<Vec<&str>> = dictionaries.map(|d| d.arguments.iter().map(|a| &**a).collect()).collect();
-        if inlined {
-            // A method's receiver is a value of an instance, and those have types wherever they are made.
-            let instances = self.instances.get(&*full)?.iter().filter_map(|id| instantiation(&types.get(*id).name));
-            known.extend(instances.map(|(_, arguments)| arguments));
-        }
         let nothing = Binding::new();
         let matcher = Matcher { types, binding: &nothing, steps: Cell::new(MAX_STEPS) };
         known.retain(|arguments| matcher.all_may_be(&shaped.shapes, arguments, 0));

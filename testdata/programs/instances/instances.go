@@ -43,11 +43,12 @@ type (
 		valueName string
 		number    int
 	}
-	Keyed struct{ keyedName string }
-	Key   int
-	Spun  struct{ spunName string }
-	Broad struct{ broadName string }
-	Grown struct{ grownName string }
+	Keyed   struct{ keyedName string }
+	Key     int
+	Visible struct{ shownName string }
+	Spun    struct{ spunName string }
+	Broad   struct{ broadName string }
+	Grown   struct{ grownName string }
 )
 
 // Memo is inlined: the closure is its caller's, and has a name without this package.
@@ -118,6 +119,10 @@ var (
 	Twins []*Twin2
 	//goref:expect within="spiritName. (string)" count=3 bytes=72
 	Spirits []*Spirit
+	// The only bag that a variable's type tells of in every release.
+	//goref:expect within="shownName. (string)" count=3 bytes=72
+	Shown    *Bag[*Visible]
+	Visibles []*Visible
 )
 
 type Pair[A, B any] struct {
@@ -317,4 +322,6 @@ func Build() {
 	go walkGhosts(fill(3, func(v *Ghost, s string) { v.ghostName = s }))
 	Spirits = fill(3, func(v *Spirit, s string) { v.spiritName = s })
 	go walkSpirits(Spirits)
+	Visibles = fill(3, func(v *Visible, s string) { v.shownName = s })
+	Shown = NewBag(Visibles)
 }

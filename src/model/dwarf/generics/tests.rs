@@ -74,10 +74,10 @@ impl Program {
     }
 
     /// The name of what a variable of `function` with the type `ty` has.
-    fn resolve(&self, function: &str, inlined: bool, ty: &str) -> Option<&str> {
+    fn resolve(&self, function: &str, ty: &str) -> Option<&str> {
         let generics =
             Generics::read(self.dictionaries.iter().zip(1..).map(|(s, i)| (s.as_bytes(), i * 64)), &self.types);
-        let found = generics.resolve(&self.types, function, inlined, self.id(ty))?;
+        let found = generics.resolve(&self.types, function, self.id(ty))?;
         Some(&self.types.get(found).name)
     }
 }
@@ -125,17 +125,15 @@ fn names() {
 #[test]
 fn one_dictionary_is_certain() {
     let mut program = Program::new();
-    assert_eq!(program.resolve(MEMO, false, MAP), None);
+    assert_eq!(program.resolve(MEMO, MAP), None);
     program.dictionary("main..dict.Memo[int,*main.A]");
     for function in [MEMO, "main.Memo[go.shape.int,go.shape.*uint8]", "x.y.Memo[go.shape.int,go.shape.*uint8].func9"] {
-        assert_eq!(program.resolve(function, false, MAP), Some("map[int]*main.A"));
-        assert_eq!(program.resolve(function, false, "go.shape.*uint8"), Some("*main.A"));
-        assert_eq!(program.resolve(function, false, "int"), None);
+        assert_eq!(program.resolve(function, MAP), Some("map[int]*main.A"));
+        assert_eq!(program.resolve(function, "go.shape.*uint8"), Some("*main.A"));
+        assert_eq!(program.resolve(function, "int"), None);
     }
-    assert_eq!(program.resolve("main.main", false, MAP), None);
-    assert_eq!(program.resolve("main.Other[go.shape.int,go.shape.*uint8]", false, MAP), None);
-    // Dictionaries of inlined calls may be gone: this one may be another's.
-    assert_eq!(program.resolve("main.Memo[go.shape.int,go.shape.*uint8]", true, MAP), None);
+    assert_eq!(program.resolve("main.main", MAP), None);
+    assert_eq!(program.resolve("main.Other[go.shape.int,go.shape.*uint8]", MAP), None);
 }
 
 #[test]
@@ -145,12 +143,12 @@ fn arguments_of_other_shapes_do_not_count() {
     program.dictionary("main..dict.Memo[float64,*main.B]");
     program.dictionary("main..dict.Memo[int,string]");
     program.dictionary("main..dict.Memo[int]");
-    assert_eq!(program.resolve(MEMO, false, MAP), Some("map[int]*main.A"));
+    assert_eq!(program.resolve(MEMO, MAP), Some("map[int]*main.A"));
     // Nor does a function of the same name in another package, if this one's is known.
     program.dictionary("other..dict.Memo[int,*main.B]");
-    assert_eq!(program.resolve(MEMO, false, MAP), Some("map[int]*main.A"));
+    assert_eq!(program.resolve(MEMO, MAP), Some("map[int]*main.A"));
     // The name of an inlined function's closure lacks the package.
-    assert_eq!(program.resolve("main.f.Memo[go.shape.int,go.shape.*uint8].func1", false, MAP), None);
+    assert_eq!(program.resolve("main.f.Memo[go.shape.int,go.shape.*uint8].func1", MAP), None);
 }
 
 #[test]
@@ -158,47 +156,61 @@ fn two_arguments_of_one_shape_stay_open() {
     let mut program = Program::new();
     program.dictionary("main..dict.Memo[int,*main.A]");
     program.dictionary("main..dict.Memo[int,*main.B]");
-    assert_eq!(program.resolve(MEMO, false, MAP), None);
-    assert_eq!(program.resolve(MEMO, false, "go.shape.*uint8"), None);
-    assert_eq!(program.resolve(MEMO, false, "go.shape.int"), Some("int"));
+    assert_eq!(program.resolve(MEMO, MAP), None);
+    assert_eq!(program.resolve(MEMO, "go.shape.*uint8"), None);
+    assert_eq!(program.resolve(MEMO, "go.shape.int"), Some("int"));
     // Also within one instantiation.
     let mut program = Program::new();
     program.dictionary("main..dict.Two[*main.A,*main.B]");
-    assert_eq!(program.resolve("main.Two[go.shape.*uint8,go.shape.*uint8]", false, "go.shape.*uint8"), None);
+    assert_eq!(program.resolve("main.Two[go.shape.*uint8,go.shape.*uint8]", "go.shape.*uint8"), None);
     // A type that nothing describes may be of any shape.
     let mut program = Program::new();
     program.dictionary("main..dict.Memo[int,*main.A]");
     program.dictionary("main..dict.Memo[main.ID,*main.Unknown]");
-    assert_eq!(program.resolve(MEMO, false, MAP), None);
+    assert_eq!(program.resolve(MEMO, MAP), None);
 }
 
 #[test]
-fn the_only_instance_of_a_type() {
-    let function = "main.(*Tree[go.shape.int,go.shape.*uint8]).All";
+fn instances_of_generic_types() {
+    let function = "main.(*Tree[go.shape.int,go.shape.*uint8]).All.func1";
     let mut program = Program::new();
-    assert_eq!(program.resolve(function, true, NODE), Some("*main.node[int,*main.A]"));
-    assert_eq!(program.resolve("main.Walk[go.shape.int]", true, "go.shape.*uint8"), None);
-    program.node("float64,*main.B");
-    assert_eq!(program.resolve(function, true, NODE), Some("*main.node[int,*main.A]"));
+    // Types alone prove nothing.
+    assert_eq!(program.resolve(function, NODE), None);
+    program.dictionary("main..dict.Tree[int,*main.A]");
+    assert_eq!(program.resolve(function, NODE), Some("*main.node[int,*main.A]"));
     program.node("int,*main.B");
-    assert_eq!(program.resolve(function, true, NODE), None);
-    // In a function with code of its own the dictionary decides.
+    assert_eq!(program.resolve(function, NODE), Some("*main.node[int,*main.A]"));
     program.dictionary("main..dict.Tree[int,*main.B]");
-    assert_eq!(program.resolve(function, false, NODE), Some("*main.node[int,*main.B]"));
-    assert_eq!(program.resolve(function, true, NODE), None);
+    assert_eq!(program.resolve(function, NODE), None);
 
-    // A dictionary knows of one that no type describes.
+    // Behind a shape that is no argument of the function: the only instance that fits what is known.
     let mut program = Program::new();
-    program.dictionary("main..dict.node[int,*main.B]");
-    assert_eq!(program.resolve(function, true, NODE), None);
+    program.dictionary("main..dict.Outer[*main.A]");
+    let inner = program.types.push(Type {
+        name: "go.shape.struct { main.p go.shape.*uint8 }".into(),
+        size: 8,
+        kind: Kind::Struct(vec![program.field("p", 0, "go.shape.*uint8")]),
+        rtype_offset: 0,
+    });
+    for elem in ["main.A", "main.B"] {
+        let fields = vec![program.field("p", 0, &format!("*{elem}"))];
+        program.add(&format!("main.Box[*{elem}]"), 8, Kind::Struct(fields));
+        let fields = vec![program.field("v", 0, &format!("main.Box[*{elem}]"))];
+        program.add(&format!("main.Opt[main.Box[*{elem}]]"), 8, Kind::Struct(fields));
+    }
+    let name = format!("main.Opt[{}]", program.types.get(inner).name);
+    program.add(&name, 8, Kind::Struct(vec![Field { name: "v".into(), offset: 0, ty: inner }]));
+    assert_eq!(program.resolve("main.Outer[go.shape.*uint8]", &name), Some("main.Opt[main.Box[*main.A]]"));
+    program.dictionary("main..dict.Outer[*main.B]");
+    assert_eq!(program.resolve("main.Outer[go.shape.*uint8]", &name), None);
 }
 
 #[test]
 fn methods_of_generic_types_with_parameters_of_their_own() {
     let mut program = Program::new();
     program.dictionary("main..dict.Map[int]");
-    assert_eq!(program.resolve("main.f[go.shape.int].Map[go.shape.int].func1", false, "go.shape.int"), Some("int"));
-    assert_eq!(program.resolve("main.(*node[go.shape.int,x]).Map[go.shape.int]", false, "go.shape.int"), None);
+    assert_eq!(program.resolve("main.f[go.shape.int].Map[go.shape.int].func1", "go.shape.int"), Some("int"));
+    assert_eq!(program.resolve("main.(*node[go.shape.int,x]).Map[go.shape.int]", "go.shape.int"), None);
 }
 
 #[test]
@@ -212,14 +224,16 @@ fn other_structure_is_not_named() {
         .set(id, Type { name: "main.node[int,*main.A]".into(), size: 24, kind: Kind::Struct(fields), rtype_offset: 0 });
     let shape = program.id("main.node[go.shape.int,go.shape.*uint8]");
     assert!(!may_be(&program.types, shape, id));
-    assert_eq!(program.resolve("main.f", true, "main.node[go.shape.int,go.shape.*uint8]"), None);
+    program.dictionary("main..dict.f[int,*main.A]");
+    let function = "main.f[go.shape.int,go.shape.*uint8]";
+    assert_eq!(program.resolve(function, "main.node[go.shape.int,go.shape.*uint8]"), None);
 }
 
 #[test]
 fn addresses_of_dictionaries() {
     let symbols = [(&b"main..dict.F[int]"[..], 64), (b"main.F", 128), (b"p..dict.T[int].M[int]", 192)];
     let generics = Generics::read(symbols.into_iter(), &TypeTable::default());
-    assert_eq!([64, 128, 192].map(|a| generics.is_dictionary(a)), [true, false, true].map(Some));
+    assert_eq!([64, 128, 192].map(|a| generics.is_dictionary(a)), [true, true].map(Some));
     assert_eq!(Generics::default().is_dictionary(64), None);
 }
 
