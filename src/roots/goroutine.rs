@@ -230,6 +230,10 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         let dictionary = self.memory.word(cfa.wrapping_add_signed(entry.dictionary))?;
         let sources = self.shared.sources;
         let find = || {
+            // The word may be another value by now.
+            if sources.debug.is_dictionary(dictionary.wrapping_sub(sources.load_bias)) == Some(false) {
+                return None;
+            }
             let at = Addr(dictionary.wrapping_add(entry.index.wrapping_mul(8)));
             main_type(sources, sources.image.read_u64(at).ok()?)
         };

@@ -276,10 +276,8 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
                 parts.push((part.target, part.own, i as u32, j as u32));
             }
         }
-        for number in 0..paths.len() {
-            if paths[number].is_some() {
-                paths[number] = Some(self.path_of(edges, targets, number as u32));
-            }
+        for (number, path) in paths.iter_mut().enumerate().filter(|(_, path)| path.is_some()) {
+            *path = Some(self.path_of(edges, targets, number as u32));
         }
         let path = |number: u32| paths[number as usize];
         for &shard in touched.iter() {

@@ -6,6 +6,7 @@ import (
 	"goref.test/fixtures/chans"
 	"goref.test/fixtures/funcs"
 	"goref.test/fixtures/generics"
+	"goref.test/fixtures/instances"
 	"goref.test/fixtures/kinds"
 	"goref.test/fixtures/library"
 	"goref.test/fixtures/lists"
@@ -34,6 +35,7 @@ func main() {
 	statics.Build()
 	stacks.Build()
 	generics.Build()
+	instances.Build()
 	wide.Build()
 	library.Build()
 	specials.Build()

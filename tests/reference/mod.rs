@@ -6,12 +6,9 @@
 //! * the collector: after two collections the allocation bits are its own marks, so both sets must be the allocated slots;
 //! * the copying image: the result must not depend on borrowing from the core.
 
-mod check;
-mod dump;
-mod edges;
-mod heap;
 pub mod check;
 pub mod dump;
+mod edges;
 pub mod heap;
 mod masked;
 mod paths;

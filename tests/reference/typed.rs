@@ -297,7 +297,7 @@ impl Walker<'_, '_, '_> {
                 self.check_type(object, &own, edge, &what, &item);
             }
             if counts && !checked && own != Own::Nothing {
-                self.open_rest(object, &what, &item, known[&edge.key]);
+                self.open_rest(object, &what, &item, path);
             }
             if counts && own == Own::Nothing && self.explained(object, &what, &item) == 0 && what != What::Masked {
                 continue;

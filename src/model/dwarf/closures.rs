@@ -31,6 +31,10 @@ impl DebugInfo<'_> {
         let mut captures = self.read_captures(function).unwrap_or_default();
         captures.sort_by_key(|(_, offset, _)| *offset);
         captures.dedup_by_key(|(_, offset, _)| *offset);
+        for (_, _, ty) in &mut captures {
+            // The object holds its dictionary behind the captures, but all objects of one function agree where this answers.
+            *ty = self.generics.resolve(types, &function_name, *ty).unwrap_or(*ty);
+        }
         let last_by_value = captures.last().and_then(|last| value_type(types, last));
         for i in 1..captures.len() {
             let room = captures[i].1 - captures[i - 1].1;

@@ -23,11 +23,14 @@ const MAX_SCOPES: usize = 1000;
 const LIST_BUDGET: u32 = 1 << 20;
 
 /// A scope whose DIE was opened and not yet closed.
+#[derive(Copy, Clone)]
 struct Scope<'s> {
     /// Whether the PC lies in it and in all scopes around it.
     active: bool,
     depth: u32,
     function: &'s [u8],
+    /// It lies in an inlined call.
+    inlined: bool,
 }
 
 /// What a variable's DIE and its abstract origin say together.
@@ -110,11 +113,13 @@ impl DebugInfo<'_> {
                 }
                 continue;
             };
-            let (active, depth, name) = match scopes.last() {
-                Some(scope) => (scope.active, scope.depth, scope.function),
-                None => (true, 0, self.function_name_of(function.die).unwrap_or(&[])),
-            };
-            let die = if active {
+            let scope = scopes.last().copied().unwrap_or_else(|| Scope {
+                active: true,
+                depth: 0,
+                function: self.function_name_of(function.die).unwrap_or(&[]),
+                inlined: false,
+            });
+            let die = if scope.active {
                 let Ok(die) = read_die(&self.sections, unit, &mut entries, abbrev) else { break };
                 Some(die)
             } else {
@@ -129,16 +134,21 @@ impl DebugInfo<'_> {
                 && let Some(variable) = self.resolve_variable(die)
             {
                 let pieces = self.pieces(unit, die, &variable, pc, &mut budget);
+                let function = text(scope.function);
+                // An inlined call may be of an instantiation that left no other trace.
+                let resolve = || self.generics.resolve(&self.types, &function, variable.ty);
+                let ty = if scope.inlined { None } else { resolve() };
+                let ty = ty.unwrap_or(variable.ty);
                 found.push(Found {
                     decl_line: variable.decl_line,
                     part: variable.part,
                     variable: LocalVariable {
-                        function: text(name),
+                        function,
                         name: text(variable.name),
-                        ty: variable.ty,
+                        ty,
                         is_param: variable.is_param,
                         dict_index: variable.dict_index,
-                        depth,
+                        depth: scope.depth,
                         pieces,
                     },
                 });
@@ -149,9 +159,9 @@ impl DebugInfo<'_> {
                 }
                 scopes.push(match &die {
                     // The function itself: `pc` was found in it.
-                    _ if scopes.is_empty() => Scope { active: true, depth: 0, function: name },
-                    Some(die) => self.open_scope(unit, die, depth, name, pc, &mut budget),
-                    None => Scope { active: false, depth, function: name },
+                    _ if scopes.is_empty() => scope,
+                    Some(die) => self.open_scope(unit, die, scope, pc, &mut budget),
+                    None => Scope { active: false, ..scope },
                 });
             } else if scopes.is_empty() {
                 break;
@@ -160,19 +170,16 @@ impl DebugInfo<'_> {
         Some(parts::join(found, &self.types))
     }
 
-    fn open_scope<'s>(
-        &'s self,
-        unit: &Unit,
-        die: &Die<'s>,
-        depth: u32,
-        function: &'s [u8],
-        pc: u64,
-        budget: &mut u32,
-    ) -> Scope<'s> {
+    fn open_scope<'s>(&'s self, unit: &Unit, die: &Die<'s>, around: Scope<'s>, pc: u64, budget: &mut u32) -> Scope<'s> {
         let is_call = die.tag == dw::DW_TAG_inlined_subroutine;
         let active = (is_call || die.tag == dw::DW_TAG_lexical_block) && self.covers(unit, die, pc, budget);
-        let function = if active && is_call { self.function_name_of(die.origin).unwrap_or(function) } else { function };
-        Scope { active, depth: depth + 1, function }
+        let callee = if active && is_call { self.function_name_of(die.origin) } else { None };
+        Scope {
+            active,
+            depth: around.depth + 1,
+            function: callee.unwrap_or(around.function),
+            inlined: around.inlined || is_call,
+        }
     }
 
     /// Whether the code of the scope `die` holds `pc`.

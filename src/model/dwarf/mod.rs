@@ -4,12 +4,13 @@
 //!
 //! `sections` decompresses, `die` reads units and single DIEs, `scan` visits every DIE of a unit once, `build` turns type DIEs into
 //! the table. What lies inside functions is read when asked for, by `functions`, `parts`, `closures` and `location`: a dump has goroutines at a few
-//! hundred PCs, a program has a hundred thousand functions.
+//! hundred PCs, a program has a hundred thousand functions. `generics` finds the types behind shapes.
 
 mod build;
 mod closures;
 mod die;
 mod functions;
+mod generics;
 mod location;
 mod parts;
 mod scan;
@@ -24,6 +25,7 @@ use crate::model::types::{TypeId, TypeTable};
 use build::TypeOffsets;
 use dashmap::DashMap;
 use die::Unit;
+use generics::Generics;
 use rayon::prelude::*;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use scan::{FunctionEntry, UnitScan};
@@ -134,6 +136,8 @@ pub struct DebugInfo<'img> {
     type_offsets: TypeOffsets,
     /// By `low_pc`.
     functions: Vec<FunctionEntry>,
+    /// What stands behind the shapes of generic code.
+    generics: Generics,
     /// Answers of [`DebugInfo::variables_at`]: many goroutines wait at the same PC.
     variables_by_pc: DashMap<u64, Arc<[LocalVariable]>, FxBuildHasher>,
 }
@@ -173,6 +177,7 @@ impl<'img> DebugInfo<'img> {
         drop(scans);
         variables.sort_by(|a, b| (a.address, &a.name).cmp(&(b.address, &b.name)));
         functions.sort_unstable();
+        let generics = Generics::read(exe.symbols().map(|(name, symbol)| (name, symbol.address)), &types);
         Ok(Self {
             types,
             variables,
@@ -182,8 +187,15 @@ impl<'img> DebugInfo<'img> {
             units,
             type_offsets,
             functions,
+            generics,
             variables_by_pc: DashMap::default(),
         })
+    }
+
+    /// Whether a dictionary of generic code lies at this link-time address; `None` if the symbols that tell are gone.
+    #[must_use]
+    pub fn is_dictionary(&self, address: u64) -> Option<bool> {
+        self.generics.is_dictionary(address)
     }
 
     /// The Go unit that holds offset `at` of `.debug_info`.
