@@ -74,6 +74,23 @@ pub struct Stretch {
     pub restrict: Option<usize>,
 }
 
+impl Stretch {
+    /// Takes in `next` if it lies right behind this one and neither has restrictions.
+    pub fn join(&mut self, next: &Self) -> bool {
+        let counts = match (self.counts, next.counts) {
+            (None, None) => true,
+            (Some(at), Some(next)) => at + self.len == next,
+            _ => false,
+        };
+        let joined =
+            counts && self.start + self.len == next.start && self.restrict.is_none() && next.restrict.is_none();
+        if joined {
+            self.len += next.len;
+        }
+        joined
+    }
+}
+
 /// The items of one group in one shard.
 #[derive(Copy, Clone, Debug)]
 pub struct Part {
