@@ -28,6 +28,8 @@ const WAVE_ORDINALS: u64 = 1 << 30;
 const PARALLEL_ITEMS: usize = 4096;
 /// Restrictions that a shard keeps room for between levels.
 const KEPT_RESTRICTIONS: usize = 1 << 12;
+/// Words of a bitmap per item up to which it is faster than sorting.
+const SPARSE: usize = 4;
 /// Groups of a level that are found by looking at all of them.
 const FEW_GROUPS: usize = 8;
 
@@ -620,7 +622,7 @@ impl Sorter {
     ///
     /// Dense ones go through a bitmap, which is linear; the others are sorted.
     fn sorted<'p, P: Iterator<Item = &'p [u32]>>(&mut self, pieces: impl Fn() -> P, mut each: impl FnMut(u32)) {
-        let (mut len, mut low, mut high, mut before, mut sorted) = (0, u32::MAX, 0, None, true);
+        let (mut len, mut low, mut high, mut before, mut sorted) = (0usize, u32::MAX, 0, None, true);
         pieces().flatten().for_each(|&entry| {
             len += 1;
             (low, high) = (low.min(entry), high.max(entry));
@@ -632,7 +634,7 @@ impl Sorter {
             return;
         }
         let words = ((high - low) / 64) as usize + 1;
-        if words > len {
+        if words > len.saturating_mul(SPARSE) {
             self.list.clear();
             pieces().for_each(|piece| self.list.extend_from_slice(piece));
             self.list.sort_unstable();
