@@ -6,10 +6,13 @@
 //! few distinct edges are resolved to targets ([`targets`]). See DESIGN.md for why this order gives the same answer for any
 //! number of threads.
 
+mod arrange;
+mod ask;
 mod chase;
 pub mod claim;
 pub mod expand;
 pub mod frontier;
+pub mod items;
 pub mod labels;
 pub mod library;
 pub mod observe;
@@ -17,6 +20,7 @@ mod operations;
 pub mod paths;
 pub mod scan;
 pub mod segments;
+pub mod shard;
 mod statics;
 pub mod targets;
 pub mod visited;
@@ -28,9 +32,9 @@ use crate::model::heap::{Heap, Shard, SpanId};
 use crate::model::types::{Kind, TypeId};
 use crate::roots::{Roots, Stratum};
 use chase::Chase;
-use claim::{Open, ShardState};
 use expand::{Buffers, Pool};
-use frontier::{Depot, Frontier, Item, Next, POOL, TAIL};
+use frontier::{Frontier, Next};
+use items::{Depot, Item, POOL, TAIL};
 use labels::LabelId;
 use observe::{Observer, Silent};
 use paths::{PathId, Paths};
@@ -38,6 +42,7 @@ use rayon::prelude::*;
 use roaring::RoaringBitmap;
 use rustc_hash::FxHashMap;
 use scan::{NO_TYPE, ProgramId, ProgramKey, Programs, Step};
+use shard::{Open, ShardState};
 use statics::Statics;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use targets::Resolver;

@@ -1,12 +1,14 @@
 //! One wave: expand, resolve the distinct edges, claim, regroup. The same code for a wave of one item and of 2^16; a small one runs on the
 //! calling thread, since a list has ten million of them.
 
-use super::claim::{Open, Own, ShardState, claim_shard};
+use super::claim::claim_shard;
 use super::expand::{Output, Wave, expand_unit};
-use super::frontier::{Cursor, Frontier, Item, Next, POOL, Slice, column};
+use super::frontier::{Cursor, Frontier, Next, Slice, column};
+use super::items::{Item, POOL};
 use super::observe::{Observer, Operation};
 use super::paths::PathId;
 use super::scan::{INDEXED, ProgramId, ProgramKey};
+use super::shard::{Open, Own, ShardState};
 use super::targets::{Resolver, Retype, Target, Targets};
 use super::{Walker, lock};
 use crate::image::Scratch;
