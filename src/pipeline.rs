@@ -226,7 +226,7 @@ fn result(process: &Process<'_>, image: &dyn Image, model: &Model, walked: Walke
     let books = Books {
         classes: books::classes(&model.heap, &walked.reached_in),
         beside: books::beside(&model.counters),
-        checks: books::checks(&model.heap, &model.queues),
+        checks: books::checks(&model.heap),
         garbage: garbage::explain(image, model, &walked.reached, &walked.reached_in, unreachable),
         queues: garbage::queues(model, roots, &tree),
     };

@@ -176,7 +176,7 @@ pub struct Busy {
     pub state: String,
     /// What was first reached through variables and slots of its frames.
     pub held: Amount,
-    /// Whether other roots have one of the names too, so that `held` includes theirs.
+    /// Whether other roots have some of these names too: those are left out, nobody knows whose share is how large.
     pub shared: bool,
     /// The heaviest of those names.
     pub through: String,

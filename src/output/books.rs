@@ -93,7 +93,8 @@ fn write_queues(out: &mut String, queues: &Queues) -> Result {
     }
     for Busy { goid, runs, state, held, shared, through } in &queues.goroutines {
         write!(out, "goroutine {goid} runs {runs} and is not idle ({}): its frames hold ", printable(state))?;
-        write!(out, "{}{}", if *shared { "at most " } else { "" }, amount(*held))?;
+        let others = if *shared { ", without names that other goroutines have too" } else { "" };
+        write!(out, "{}{others}", amount(*held))?;
         if through.is_empty() { writeln!(out)? } else { writeln!(out, ", most through {}", printable(through))? }
     }
     Ok(())
@@ -175,8 +176,8 @@ mod tests {
             text(&Books { queues, ..Books::default() }, false),
             "set cleanups: 1, keep 24 B (1 object) that nothing nearer holds\n\
              queued finalizers: 19, hold 1520 B (38 objects) that nothing nearer holds\n\
-             goroutine 7 runs finalizers and is not idle (chan receive): its frames hold at most 64 B (2 objects), most through \
-             main.slow.o\n"
+             goroutine 7 runs finalizers and is not idle (chan receive): its frames hold 64 B (2 objects), without names \
+             that other goroutines have too, most through main.slow.o\n"
         );
     }
 }

@@ -158,10 +158,17 @@ pub(super) fn queues(model: &Model, roots: &Roots, tree: &PathTree) -> Queues {
     };
     let set = |what: fn(&SpecialKind) -> bool| model.heap.specials().iter().filter(|s| what(&s.kind)).count() as u64;
     let (finalizers, cleanups) = (&specials::KEPT[..2], &specials::KEPT[2..]);
+    // Records that have run are cleared and stay until their block is done.
+    let waiting = (
+        model.queues.finalizers.iter().filter(|r| r.func != 0).count() as u64,
+        model.queues.cleanups.iter().filter(|r| r.func != 0 || r.call != 0).count() as u64,
+    );
     let goroutines = busy.iter().map(|runner| {
-        let mut frames: Vec<Vec<&str>> = labels[&runner.goid].iter().map(|label| roots.labels.frames(*label)).collect();
         let own: FxHashSet<u32> = labels[&runner.goid].iter().copied().collect();
-        let shared = roots.roots.iter().any(|root| root.goid != runner.goid && own.contains(&root.label));
+        let others: FxHashSet<u32> =
+            roots.roots.iter().filter(|r| r.goid != runner.goid && own.contains(&r.label)).map(|r| r.label).collect();
+        let own = labels[&runner.goid].iter().filter(|label| !others.contains(label));
+        let mut frames: Vec<Vec<&str>> = own.map(|label| roots.labels.frames(*label)).collect();
         frames.sort();
         // What lies below a name is in its sum already.
         frames.dedup_by(|longer, shorter| longer.starts_with(shorter));
@@ -171,15 +178,15 @@ pub(super) fn queues(model: &Model, roots: &Roots, tree: &PathTree) -> Queues {
             runs: if runner.cleanups { "cleanups" } else { "finalizers" },
             state: runner.state.clone(),
             held: frames.iter().map(|name| sum(name)).sum(),
-            shared,
+            shared: !others.is_empty(),
             through: heaviest.filter(|name| !sum(name).is_zero()).map_or_else(String::new, |name| name.join(" -> ")),
         }
     });
     Queues {
         set_finalizers: held(false, finalizers, set(|kind| matches!(kind, SpecialKind::Finalizer { .. }))),
         set_cleanups: held(false, cleanups, set(|kind| matches!(kind, SpecialKind::Cleanup { .. }))),
-        queued_finalizers: held(true, finalizers, model.queues.finalizers.len() as u64),
-        queued_cleanups: held(true, cleanups, model.queues.cleanups.len() as u64),
+        queued_finalizers: held(true, finalizers, waiting.0),
+        queued_cleanups: held(true, cleanups, waiting.1),
         goroutines: goroutines.collect(),
     }
 }
