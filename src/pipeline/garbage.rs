@@ -109,12 +109,12 @@ fn with_special(heap: &Heap, reached: &[RoaringBitmap], what: fn(&SpecialKind) -
 /// By full type name, heaviest first.
 fn named(image: &dyn Image, model: &Model, types: FxHashMap<u64, Amount>) -> Vec<TypeTotal> {
     // The walk has used up the type table; descriptors carry the same names.
-    let mut table = TypeTable::default();
+    let (descriptors, mut table) = (model.descriptors.detached(), TypeTable::default());
     let mut names: BTreeMap<String, Amount> = BTreeMap::new();
     let mut rtypes: Vec<(u64, Amount)> = types.into_iter().collect();
     rtypes.sort_unstable_by_key(|(rtype, _)| *rtype);
     for (rtype, amount) in rtypes {
-        let ty = model.descriptors.type_of(image, &model.module_types, &mut table, Addr(rtype));
+        let ty = descriptors.type_of(image, &model.module_types, &mut table, Addr(rtype));
         let name = ty.map_or_else(|| "(unknown type)".to_owned(), |ty| table.get(ty).name.to_string());
         *names.entry(name).or_default() += amount;
     }

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"weak"
 
 	"goref.test/fixtures/truth"
 )
@@ -61,6 +62,8 @@ var (
 	line     [1024]byte
 	input    [1]byte
 	kept     = new(Small)
+	targets  [16]*Small
+	tiny     *int32
 	blocked  = make(chan struct{})
 	blocking = make(chan struct{})
 	release  = make(chan struct{})
@@ -111,7 +114,8 @@ func dirty() {
 	for range lateNoscan {
 		sink = new([8]uint64)
 	}
-	sink = nil
+	tiny = new(int32) // opens a block of 16 bytes, which the allocation cache holds
+	sink, tiny = nil, nil
 }
 
 // queue leaves finalizers and cleanups queued behind one of each that blocks.
@@ -162,6 +166,10 @@ func until(c chan struct{}) {
 func main() {
 	runtime.SetFinalizer(kept, func(*Small) {})
 	runtime.AddCleanup(kept, func(int) {}, 1)
+	for i := range targets {
+		targets[i] = new(Small)
+		weak.Make(targets[i]) // nobody keeps the pointer; its handle lives as long as the target
+	}
 	queueCleanups()
 	if runtime.Version() >= "go1.25" {
 		until(blocking)
@@ -180,7 +188,7 @@ func main() {
 	now = after
 	if len(os.Args) > 1 && os.Args[1] == "dirty" {
 		dirty()
-		lateBytes, lateObjects = late*48+lateNoscan*64, late+lateNoscan
+		lateBytes, lateObjects = late*48+lateNoscan*64+16, late+lateNoscan+1
 	}
 	say(lateBytes, lateObjects)
 	write(append(line[:0], "WAIT\n"...))
