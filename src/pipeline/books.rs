@@ -10,8 +10,8 @@ const SPAN_CLASSES: usize = 136;
 const STOPPED_INSIDE: &str = "equal unless a thread was stopped inside the allocator or the sweeper";
 const AS_OF_FLUSH: &str = "equal unless a thread was stopped inside the allocator or the sweeper; as of the last flush of the \
                            allocation caches";
-const PACER: &str =
-    "the pacer's estimate: without what finalizers revived in the last cycle, and only as of the last flush";
+const PACER: &str = "the pacer's estimate: tails of spans taken since the last collection, finalizers set since, and what finalizers \
+                     revived make a difference";
 
 /// The totals by span class.
 ///
