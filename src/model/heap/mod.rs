@@ -5,6 +5,7 @@
 //! [`masks`] and [`typemask`] say which words of a slot the collector follows; [`specials`] holds finalizers, cleanups and weak
 //! handles; [`totals`] keeps the books, [`counters`] what the runtime counted itself. Built once, then only read, from any worker.
 
+mod ahead;
 mod alloc;
 pub mod counters;
 mod geometry;
