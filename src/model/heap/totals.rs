@@ -37,7 +37,7 @@ pub struct HeapTotals {
     pub alloc_count_mismatches: u64,
     /// Pages of spans that the runtime manages by hand (stacks, work buffers), in bytes: no part of the heap in use.
     pub manual_bytes: u64,
-    /// `gcController.heapLive` as it follows from the spans: see [`HeapTotals::count_live`].
+    /// `gcController.heapLive` as it follows from the spans: what was marked or allocated since, spans in an allocation cache as full.
     pub heap_live: u64,
     /// By size class: what `memstats.heapStats` must have counted. The allocation caches tell it what was allocated only when they
     /// give a span back, so for a span in a cache this is `allocCountBeforeCache`.
