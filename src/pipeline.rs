@@ -1,14 +1,17 @@
 //! The one file that knows every stage: calls them in order, times them, and hands the result to the outputs.
 
 use crate::address::{Addr, AddrRange, WORD};
-use crate::aggregate::{Amount, PathNode, PathTree, Totals, TypeTotal};
+mod books;
+mod garbage;
+
+use crate::aggregate::{Amount, Books, PathNode, PathTree, Totals, TypeTotal};
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::image::copying::CopyingImage;
 use crate::image::executable::Executable;
 use crate::image::{Image, Inputs, Process};
 use crate::incident::Incidents;
-use crate::model::descriptors::Descriptors;
+use crate::model::descriptors::{Descriptors, ModuleTypes};
 use crate::model::dwarf::DebugInfo;
 use crate::model::heap::{Heap, HeapTotals, RuntimeCounters, SpanId, TypeMasks};
 use crate::model::layout::RuntimeLayout;
@@ -69,7 +72,7 @@ pub fn analyze(
     phases: &mut Phases,
 ) -> Result<RunResult> {
     let (model, walked, roots) = model_and_walk(process, image, config, progress, phases)?;
-    Ok(phases.time("totals", || result(process, &model, walked, &roots)))
+    Ok(phases.time("totals", || result(process, image, &model, walked, &roots)))
 }
 
 /// Runs the analysis through an image that copies every byte, as a live process would need it: for tests.
@@ -89,6 +92,12 @@ pub struct Model {
     pub counters: RuntimeCounters,
     /// Masks of allocation types.
     pub masks: TypeMasks,
+    /// Queues of finalizers and cleanups, and who works on them.
+    pub queues: Queues,
+    /// Runtime type descriptors.
+    pub descriptors: Descriptors,
+    /// Where those lie, by module.
+    pub module_types: Vec<ModuleTypes>,
     /// Soft errors of all parts.
     pub incidents: Incidents,
 }
@@ -130,7 +139,7 @@ pub fn model_and_walk_observed<O: Observer>(
         let modules = Modules::read(image, &layout)?;
         let heap = Heap::read(image, &layout)?;
         let masks = TypeMasks::new(&layout, heap.largest_slot());
-        let queues = Queues::read(image, &layout);
+        let queues = Queues::read(image, &layout, &modules);
         let descriptors = Descriptors::new(&debug.types, &debug.constants)?;
         let counters = heap.counters().clone();
         Ok::<_, Error>((heap, modules, masks, queues, descriptors, counters))
@@ -171,12 +180,15 @@ pub fn model_and_walk_observed<O: Observer>(
     for part in [&debug.incidents, heap.incidents(), modules.incidents(), &queues.incidents, &roots.incidents] {
         incidents.merge(part);
     }
+    let module_types =
+        modules.list.iter().map(|m| ModuleTypes { types: m.types.start, etypes: m.types.end() }).collect();
     incidents.merge(&walked.incidents);
     incidents.merge(&descriptors.incidents());
-    Ok((Model { heap, counters, masks, incidents }, walked, roots, observed))
+    let model = Model { heap, counters, masks, queues, descriptors, module_types, incidents };
+    Ok((model, walked, roots, observed))
 }
 
-fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -> RunResult {
+fn result(process: &Process<'_>, image: &dyn Image, model: &Model, walked: Walked, roots: &Roots) -> RunResult {
     let heap = model.heap.totals();
     let nodes = walked.paths.nodes();
     let sum = |masked: bool| {
@@ -214,10 +226,19 @@ fn result(process: &Process<'_>, model: &Model, walked: Walked, roots: &Roots) -
             bytes: *bytes,
         })
         .collect();
+    let tree = path_tree(nodes, walked.labels);
+    let books = Books {
+        classes: books::classes(&model.heap, &walked.reached_in),
+        beside: books::beside(&model.counters),
+        checks: books::checks(&model.heap),
+        garbage: garbage::explain(image, model, &walked.reached, &walked.reached_in, unreachable),
+        queues: garbage::queues(model, roots, &tree),
+    };
     RunResult {
-        tree: path_tree(nodes, walked.labels),
+        tree,
         types,
         totals,
+        books,
         target: target(process, &model.counters),
         walk,
         phases: Phases::default(),

@@ -64,7 +64,7 @@ pub fn model<'img>(process: &Process<'img>, debug: DebugInfo<'img>) -> Model<'im
     let modules = Modules::read(image, &layout).expect("modules");
     let heap = Heap::read(image, &layout).expect("heap");
     let masks = TypeMasks::new(&layout, heap.largest_slot());
-    let queues = Queues::read(image, &layout);
+    let queues = Queues::read(image, &layout, &modules);
     let descriptors = Descriptors::new(&debug.types, &debug.constants).expect("descriptors");
     Model { debug, heap, modules, masks, queues, descriptors }
 }

@@ -1,13 +1,15 @@
 //! STAGE 5: from what the walk counted to what is shown.
 //!
 //! In: a [`PathTree`] (paths with their own objects and bytes) and a [`TypeTotal`] per type. Out: the tree cut down to the
-//! heaviest stacks ([`Selection`]), the tables of the heaviest roots and types ([`Row`]), and the books ([`Totals`]).
+//! heaviest stacks ([`Selection`]), the tables of the heaviest roots and types ([`Row`]), and the books ([`Totals`], [`Books`]).
 //! Nothing here depends on thread count or timing: every order is total.
 
+pub mod books;
 pub mod select;
 pub mod tables;
 pub mod totals;
 
+pub use books::{Beside, Books, Busy, Check, ClassTotals, Garbage, GarbageClass, Held, Queues};
 pub use select::{OTHER, Selection, select_stacks};
 pub use tables::{Row, heaviest_roots, heaviest_types};
 pub use totals::{Amount, Totals};

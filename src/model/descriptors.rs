@@ -97,6 +97,18 @@ impl Descriptors {
         })
     }
 
+    /// The same for a table of its own: the names of types are known from descriptors alone. What was built for another table is
+    /// not known to it, and maps and channels have no header structs.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self {
+            layout: self.layout.clone(),
+            prototypes: Prototypes::default(),
+            built: RwLock::new(Built { types: FxHashMap::default(), budget: BUDGET }),
+            incidents: Mutex::default(),
+        }
+    }
+
     /// The type of the descriptor at `rtype` if it has a DIE or was built already. Changes nothing: for parallel phases.
     ///
     /// * `modules`: in moduledata order; the first is the executable, the only one whose descriptors DWARF knows.

@@ -6,7 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::dwarf::GlobalVariable;
-use crate::model::types::{TypeId, TypeTable};
+use crate::model::types::{Kind, TypeId, TypeTable};
 use rustc_hash::FxHashMap;
 use std::ops::RangeInclusive;
 
@@ -21,6 +21,15 @@ fn offset_of(types: &TypeTable, ty: TypeId, paths: &str) -> Option<u64> {
 /// The first type among `names` (alternatives separated by `|`) that has fields.
 fn struct_of(types: &TypeTable, names: &str) -> Option<TypeId> {
     names.split('|').find_map(|name| types.find(name))
+}
+
+/// Elements of the array at `path` in struct `name`; 0 if there is none.
+fn array_len(types: &TypeTable, name: &str, path: &str) -> u64 {
+    let field = types.find(name).and_then(|ty| types.field_path(ty, path));
+    match field.map(|(_, ty)| &types.get(ty).kind) {
+        Some(Kind::Array(_, len)) => *len,
+        _ => 0,
+    }
 }
 
 fn required(types: &TypeTable, name: &str, ty: TypeId, paths: &str) -> Result<u64> {
@@ -74,6 +83,8 @@ layouts! {
         req sweepgen = "sweepgen",
         req allspans = "allspans",
         req pages_in_use = "pagesInUse",
+        opt spanalloc_inuse = "spanalloc.inuse",
+        opt cachealloc_inuse = "cachealloc.inuse",
     }
     /// `runtime.mspan`.
     MspanLayout = "runtime.mspan" {
@@ -313,11 +324,36 @@ layouts! {
     MstatsLayout = "runtime.mstats" {
         opt last_gc_unix = "last_gc_unix",
         opt numgc = "numgc",
+        opt heap_stats = "heapStats.stats",
+        opt stacks_sys = "stacks_sys",
+        opt mspan_sys = "mspan_sys",
+        opt mcache_sys = "mcache_sys",
+        opt buckhash_sys = "buckhash_sys",
+        opt gc_misc_sys = "gcMiscSys",
+        opt other_sys = "other_sys",
+    }
+    /// `runtime.heapStatsDelta`.
+    HeapStatsDeltaLayout = "runtime.heapStatsDelta" {
+        opt committed = "committed",
+        opt released = "released",
+        opt in_heap = "inHeap",
+        opt in_stacks = "inStacks",
+        opt in_work_bufs = "inWorkBufs",
+        opt in_ptr_scalar_bits = "inPtrScalarBits",
+        opt large_alloc = "largeAlloc",
+        opt large_alloc_count = "largeAllocCount",
+        opt small_alloc_count = "smallAllocCount",
+        opt large_free = "largeFree",
+        opt large_free_count = "largeFreeCount",
+        opt small_free_count = "smallFreeCount",
     }
     /// `runtime.gcControllerState`.
     GcControllerLayout = "runtime.gcControllerState" {
+        opt heap_live = "heapLive",
         opt heap_marked = "heapMarked",
         opt heap_in_use = "heapInUse",
+        opt heap_released = "heapReleased",
+        opt heap_free = "heapFree",
         opt total_alloc = "totalAlloc",
         opt total_free = "totalFree",
     }
@@ -401,6 +437,11 @@ pub struct RuntimeLayout {
     pub stack_object_record: StackObjectRecordLayout,
     pub mstats: MstatsLayout,
     pub gc_controller: GcControllerLayout,
+    pub heap_stats_delta: Option<HeapStatsDeltaLayout>,
+    /// Elements of `consistentHeapStats.stats`; 0 if there is no such array.
+    pub heap_stats_len: u64,
+    /// Elements of `heapStatsDelta.smallAllocCount`: the number of size classes.
+    pub size_classes: u64,
     /// `sizeof(runtime.spanInlineMarkBits)`: 128 under Green Tea, 0 without.
     pub inline_mark_bits_size: u64,
 }
@@ -461,6 +502,9 @@ impl RuntimeLayout {
             stack_object_record: StackObjectRecordLayout::find(types)?,
             mstats: MstatsLayout::find(types)?,
             gc_controller: GcControllerLayout::find(types)?,
+            heap_stats_delta: HeapStatsDeltaLayout::find_optional(types)?,
+            heap_stats_len: array_len(types, "runtime.mstats", "heapStats.stats"),
+            size_classes: array_len(types, "runtime.heapStatsDelta", "smallAllocCount"),
             inline_mark_bits_size,
         })
     }

@@ -1,9 +1,14 @@
-//! Roots outside of spans and stacks: queued finalizers and cleanups, open tiny blocks.
+//! Roots outside of spans and stacks: queued finalizers and cleanups, open tiny blocks; and who works on those queues.
+
+mod goroutines;
+
+pub use goroutines::Runner;
 
 use crate::address::{Addr, WORD};
 use crate::image::{Image, ReadError};
 use crate::model::chain::Chain;
 use crate::model::layout::RuntimeLayout;
+use crate::model::modules::Modules;
 
 /// A record of the finalizer queue (`runtime.allfin`). The collector follows all four words.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -53,6 +58,8 @@ pub struct Queues {
     pub cleanups: Vec<QueuedCleanup>,
     /// Open tiny blocks.
     pub tiny: Vec<TinyBlock>,
+    /// The goroutines that run finalizers and cleanups.
+    pub runners: Vec<Runner>,
     /// What could not be read.
     pub incidents: crate::incident::Incidents,
 }
@@ -66,8 +73,8 @@ const CLEANUP_BLOCK_SIZE: u64 = 512;
 impl Queues {
     /// Reads the queues and every P's tiny block. Damage is counted; a release without a queue has an empty one.
     #[must_use]
-    pub fn read(image: &dyn Image, layout: &RuntimeLayout) -> Self {
-        let mut queues = Self::default();
+    pub fn read(image: &dyn Image, layout: &RuntimeLayout, modules: &Modules) -> Self {
+        let mut queues = Self { runners: goroutines::read(image, layout, modules), ..Self::default() };
         queues.read_finalizers(image, layout);
         queues.read_cleanups(image, layout);
         queues.read_tiny(image, layout);

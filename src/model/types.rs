@@ -91,7 +91,7 @@ pub struct Type {
 }
 
 /// All types. Ids are dense; equal inputs give equal ids whatever the number of threads.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct TypeTable {
     types: Vec<Type>,
     /// First type of each name.

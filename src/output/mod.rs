@@ -9,6 +9,7 @@
 //! let outcome = outputs.write_all(config, result)?;   // at the end
 //! ```
 
+mod books;
 pub mod file;
 pub mod memory;
 pub mod pprof;
@@ -19,7 +20,7 @@ pub mod stats;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::aggregate::{PathTree, Row, Totals, TypeTotal, heaviest_roots, heaviest_types, select_stacks};
+use crate::aggregate::{Books, PathTree, Row, Totals, TypeTotal, heaviest_roots, heaviest_types, select_stacks};
 use crate::config::{Config, Verbosity};
 use crate::error::Result;
 use crate::incident::Incidents;
@@ -95,6 +96,8 @@ pub struct RunResult {
     pub types: Vec<TypeTotal>,
     /// The books.
     pub totals: Totals,
+    /// What stands beside them.
+    pub books: Books,
     /// The dumped program.
     pub target: Target,
     /// The walk.
@@ -212,15 +215,27 @@ fn check_books(result: &mut RunResult) {
     if !totals.balanced() {
         let (all, parts) = (totals.heap_in_use, totals.explained());
         result.partial.push(format!(
-            "the books do not balance: heap in use is {} bytes ({} slots), its parts add up to {} bytes ({} slots)",
-            all.bytes, all.objects, parts.bytes, parts.objects
+            "the books do not balance by {} bytes and {} slots: heap in use is {} bytes ({} slots), its parts add up to {} bytes \
+             ({} slots)",
+            i128::from(parts.bytes) - i128::from(all.bytes),
+            i128::from(parts.objects) - i128::from(all.objects),
+            all.bytes,
+            all.objects,
+            parts.bytes,
+            parts.objects
         ));
     }
     let (samples, reachable) = (result.tree.total(), totals.reachable());
     if samples != reachable {
         result.partial.push(format!(
-            "the books do not balance: the profile's samples add up to {} bytes ({} objects), reachable is {} bytes ({} objects)",
-            samples.bytes, samples.objects, reachable.bytes, reachable.objects
+            "the books do not balance by {} bytes and {} objects: the profile's samples add up to {} bytes ({} objects), reachable \
+             is {} bytes ({} objects)",
+            i128::from(samples.bytes) - i128::from(reachable.bytes),
+            i128::from(samples.objects) - i128::from(reachable.objects),
+            samples.bytes,
+            samples.objects,
+            reachable.bytes,
+            reachable.objects
         ));
     }
     // Two stages may say the same.

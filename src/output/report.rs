@@ -1,4 +1,4 @@
-//! The report on standard output: the totals line, the heaviest roots and types, and where the profile went.
+//! The report on standard output: the totals line, the books beside it, the heaviest roots and types, and where the profile went.
 //!
 //! Everything but the last part of `-v` (times, memory) is the same for equal inputs.
 
@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
-use super::{RunResult, Summary};
+use super::{RunResult, Summary, books};
 use crate::aggregate::Row;
 use crate::config::Verbosity;
 
@@ -27,6 +27,7 @@ fn write_report(out: &mut String, result: &RunResult, summary: &Summary, verbosi
         writeln!(out, "{} ({})", printable(&result.target.exe_name), printable(&result.target.go_version))?;
     }
     writeln!(out, "{}", result.totals)?;
+    books::write_books(out, &result.books, verbosity == Verbosity::Verbose)?;
     writeln!(out)?;
     writeln!(out, "Heaviest roots, with everything first reached through them:")?;
     writeln!(out, "{}", table("root", &summary.roots, reachable.bytes))?;

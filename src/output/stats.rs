@@ -10,7 +10,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::{RunResult, Summary};
-use crate::aggregate::{Amount, Totals};
+use crate::aggregate::{Amount, Beside, Check, ClassTotals, Garbage, GarbageClass, Queues, Totals, TypeTotal};
 use crate::incident::Incidents;
 use crate::timing::Phases;
 
@@ -58,6 +58,16 @@ struct Stats<'a> {
     conservative_roots: u64,
     /// The books.
     totals: TotalsOut,
+    /// The same by span class; classes without spans are left out.
+    span_classes: &'a [ClassTotals],
+    /// Bytes outside of the heap in use.
+    beside_heap: &'a Beside,
+    /// The runtime's own counters against the spans.
+    runtime_counters: Vec<CheckOut<'a>>,
+    /// What the unreachable objects are.
+    garbage: GarbageOut<'a>,
+    /// What finalizers and cleanups hold, and who runs them.
+    finalizers: &'a Queues,
     /// Soft errors by cause.
     incidents: IncidentCounts<'a>,
     /// Sentences that say what is missing; empty means exit status 0.
@@ -87,6 +97,58 @@ struct TotalsOut {
     conservative: Amount,
     /// Whether the equation holds in bytes and slots.
     balanced: bool,
+}
+
+/// A counter with its difference.
+#[derive(Serialize)]
+struct CheckOut<'a> {
+    #[serde(flatten)]
+    check: &'a Check,
+    /// `runtime - spans`.
+    difference: i64,
+}
+
+impl<'a> From<&'a Check> for CheckOut<'a> {
+    fn from(check: &'a Check) -> Self {
+        let bound = |d: i128| d.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        Self { check, difference: bound(check.difference()) }
+    }
+}
+
+/// Shares and kinds of `totals.unreachable`.
+#[derive(Serialize)]
+struct GarbageOut<'a> {
+    /// Found dead by the last collection, not swept yet.
+    unswept: Amount,
+    /// With a finalizer, which the next collection queues.
+    finalizable: Amount,
+    /// With a cleanup, which the next collection queues.
+    with_cleanup: Amount,
+    /// By recorded type, heaviest first.
+    types: Vec<TypeOut<'a>>,
+    /// Without a recorded type: by slot size (0: large objects) and `noscan`, heaviest first.
+    classes: &'a [GarbageClass],
+}
+
+#[derive(Serialize)]
+struct TypeOut<'a> {
+    #[serde(rename = "type")]
+    name: &'a str,
+    objects: u64,
+    bytes: u64,
+}
+
+impl<'a> From<&'a Garbage> for GarbageOut<'a> {
+    fn from(g: &'a Garbage) -> Self {
+        let ty = |t: &'a TypeTotal| TypeOut { name: &t.name, objects: t.objects, bytes: t.bytes };
+        Self {
+            unswept: g.unswept,
+            finalizable: g.finalizable,
+            with_cleanup: g.with_cleanup,
+            types: g.types.iter().map(ty).collect(),
+            classes: &g.classes,
+        }
+    }
 }
 
 impl From<&Totals> for TotalsOut {
@@ -160,6 +222,11 @@ pub(crate) fn write_stats(mut out: impl Write, result: &RunResult, summary: &Sum
         peak_private_bytes: summary.peak_private_bytes,
         conservative_roots: result.walk.conservative_roots,
         totals: TotalsOut::from(&result.totals),
+        span_classes: &result.books.classes,
+        beside_heap: &result.books.beside,
+        runtime_counters: result.books.checks.iter().map(CheckOut::from).collect(),
+        garbage: GarbageOut::from(&result.books.garbage),
+        finalizers: &result.books.queues,
         incidents: IncidentCounts(&result.incidents),
         partial: &result.partial,
     };

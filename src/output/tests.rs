@@ -304,9 +304,9 @@ fn stats_have_stable_keys() {
     keys.sort_unstable();
     assert_eq!(
         keys.join(" "),
-        "candidates conservative_roots go_version incidents levels live_bytes live_objects other_stacks partial path_nodes \
-         peak_private_bytes phase_seconds profile_locations profile_raw_bytes profile_samples schema stacks_after \
-         stacks_before threads total_seconds totals version"
+        "beside_heap candidates conservative_roots finalizers garbage go_version incidents levels live_bytes live_objects \
+         other_stacks partial path_nodes peak_private_bytes phase_seconds profile_locations profile_raw_bytes profile_samples \
+         runtime_counters schema span_classes stacks_after stacks_before threads total_seconds totals version"
     );
     assert_eq!(stats["live_objects"], 7);
     assert_eq!(stats["live_bytes"], 590);
@@ -327,6 +327,7 @@ fn wrong_books_make_the_result_partial() {
     unexplained.totals.free_slots.bytes -= 8;
     let partial = write(&config, unexplained).partial;
     assert_eq!(partial.len(), 1);
+    assert!(partial[0].contains("do not balance by -8 bytes and 0 slots"), "{}", partial[0]);
     assert!(partial[0].contains("8192 bytes (20 slots), its parts add up to 8184 bytes (20 slots)"), "{}", partial[0]);
     let mut miscounted = sample_result();
     miscounted.tree.nodes[0].own_objects += 1;

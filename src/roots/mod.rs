@@ -14,7 +14,7 @@ mod goroutine;
 mod labels;
 mod pieces;
 mod plan;
-mod specials;
+pub mod specials;
 mod spill;
 mod stacks;
 mod store;

@@ -12,6 +12,10 @@ const FINALIZER_OBJECT: &str = "runtime.SetFinalizer.obj";
 const FINALIZER_FUNCTION: &str = "runtime.SetFinalizer.fn";
 const CLEANUP_FUNCTION: &str = "runtime.AddCleanup.fn";
 const CLEANUP_ARGUMENT: &str = "runtime.AddCleanup.arg";
+/// The names of what finalizers (the first two) and cleanups keep alive.
+pub const KEPT: [&str; 4] = [FINALIZER_OBJECT, FINALIZER_FUNCTION, CLEANUP_FUNCTION, CLEANUP_ARGUMENT];
+/// The frame behind those names for records that wait to run, which hold the more the longer they wait.
+pub const QUEUED: &str = "(queued)";
 const WEAK_HANDLE: &str = "runtime.weakHandle";
 const TINY_BLOCK: &str = "runtime.mcache.tiny";
 
@@ -25,16 +29,16 @@ pub(super) fn collect(sources: &Sources<'_, '_>, store: &mut Store) {
         let fields = [("fn", record.func), ("fint", record.fint), ("ot", record.ot)];
         for (name, word) in fields {
             let ty = collector.func.filter(|_| name == "fn");
-            single(store, RootKind::FinalizerFunction, FINALIZER_FUNCTION, ty, word, record.addr);
+            single(store, RootKind::FinalizerFunction, &[FINALIZER_FUNCTION, QUEUED], ty, word, record.addr);
         }
         let ty = collector.pointer_type(record.ot);
-        single(store, RootKind::FinalizerObject, FINALIZER_OBJECT, ty, record.arg, record.addr);
+        single(store, RootKind::FinalizerObject, &[FINALIZER_OBJECT, QUEUED], ty, record.arg, record.addr);
     }
     for record in &sources.queues.cleanups {
-        collector.cleanup([record.call, record.func, record.arg], record.addr, store);
+        collector.cleanup([record.call, record.func, record.arg], &[QUEUED], record.addr, store);
     }
     for tiny in &sources.queues.tiny {
-        single(store, RootKind::TinyBlock, TINY_BLOCK, None, tiny.block, tiny.addr);
+        single(store, RootKind::TinyBlock, &[TINY_BLOCK], None, tiny.block, tiny.addr);
     }
 }
 
@@ -45,9 +49,9 @@ fn any_func(sources: &Sources<'_, '_>) -> Option<TypeId> {
     types.find("func()").filter(is_func).or_else(|| (0..types.len() as u32).map(TypeId).find(is_func))
 }
 
-fn single(store: &mut Store, kind: RootKind, name: &str, ty: Option<TypeId>, word: u64, addr: u64) {
+fn single(store: &mut Store, kind: RootKind, name: &[&str], ty: Option<TypeId>, word: u64, addr: u64) {
     if word != 0 {
-        let label = store.label(name);
+        let label = store.chain(name);
         let stratum = Stratum::Specials;
         store.single(Head { stratum, kind, conservative: false, label, ty, goid: 0, addr: Addr(addr) }, word);
     }
@@ -73,21 +77,23 @@ impl Collector<'_, '_, '_> {
         match special.kind {
             SpecialKind::Finalizer { func, ot, .. } => {
                 // Only fn is scanned: the types of a special are kept alive by whoever set it.
-                single(store, RootKind::FinalizerFunction, FINALIZER_FUNCTION, self.func, func, special.addr);
+                single(store, RootKind::FinalizerFunction, &[FINALIZER_FUNCTION], self.func, func, special.addr);
                 self.finalizer_object(special, ot, store);
             }
-            SpecialKind::Cleanup { call, func, arg } => self.cleanup([call, func, arg], special.addr, store),
+            SpecialKind::Cleanup { call, func, arg } => self.cleanup([call, func, arg], &[], special.addr, store),
             SpecialKind::WeakHandle { handle } => {
-                single(store, RootKind::WeakHandle, WEAK_HANDLE, None, handle, special.addr);
+                single(store, RootKind::WeakHandle, &[WEAK_HANDLE], None, handle, special.addr);
             }
         }
     }
 
-    fn cleanup(&self, [call, func, arg]: [u64; 3], addr: u64, store: &mut Store) {
+    /// * `state`: frames behind the names.
+    fn cleanup(&self, [call, func, arg]: [u64; 3], state: &[&str], addr: u64, store: &mut Store) {
+        let name = |name| [&[name], state].concat();
         for word in [func, call] {
-            single(store, RootKind::CleanupFunction, CLEANUP_FUNCTION, self.func, word, addr);
+            single(store, RootKind::CleanupFunction, &name(CLEANUP_FUNCTION), self.func, word, addr);
         }
-        single(store, RootKind::CleanupArgument, CLEANUP_ARGUMENT, None, arg, addr);
+        single(store, RootKind::CleanupArgument, &name(CLEANUP_ARGUMENT), None, arg, addr);
     }
 
     /// What the object's words reach, but not the object itself. Its value begins at the special's offset (behind a malloc header,

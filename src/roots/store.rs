@@ -76,6 +76,12 @@ impl Store {
         self.labels.intern(None, &Arc::from(name))
     }
 
+    /// The label of some frames, at least one.
+    pub(super) fn chain(&mut self, names: &[&str]) -> u32 {
+        let label = names.iter().fold(None, |parent, name| Some(self.labels.intern(parent, &Arc::from(*name))));
+        label.unwrap_or_else(|| self.label(""))
+    }
+
     /// Appends another store whose labels were renumbered: `labels[i]` is this store's number of its label `i`.
     pub(super) fn append(&mut self, other: Store, labels: &[u32]) {
         // Masks are joined whole words at a time.

@@ -125,7 +125,7 @@ impl Run {
     }
 
     /// Lets it go on and returns its last lines.
-    fn release(mut self) -> Vec<String> {
+    pub fn release(mut self) -> Vec<String> {
         if let Some(mut stdin) = self.child.stdin.take() {
             let _ = stdin.write_all(b"\n");
         }
@@ -144,7 +144,7 @@ pub fn parse_truth(line: &str, word: &str) -> Option<Truth> {
 }
 
 /// Has gdb write the core of a running process.
-fn gcore(pid: u32, to: &Path) -> Outcome<()> {
+pub fn gcore(pid: u32, to: &Path) -> Outcome<()> {
     let mut gdb = Command::new("gdb");
     gdb.args(["-nx", "-batch", "-p", &pid.to_string(), "-ex"]).arg(format!("generate-core-file {}", to.display()));
     let output = gdb.stdin(Stdio::null()).output().map_err(|e| Skip(format!("gdb: {e}")))?;

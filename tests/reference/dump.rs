@@ -35,7 +35,7 @@ impl<'p, 'img> Dump<'p, 'img> {
         let modules = Modules::read(image, &layout).expect("modules");
         let heap = Heap::read(image, &layout).expect("heap");
         let masks = TypeMasks::new(&layout, heap.largest_slot());
-        let queues = Queues::read(image, &layout);
+        let queues = Queues::read(image, &layout, &modules);
         let descriptors = Descriptors::new(&debug.types, &debug.constants).expect("descriptors");
         let roots = roots::collect(&Sources {
             image,

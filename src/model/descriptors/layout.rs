@@ -49,6 +49,7 @@ pub(super) struct RawField {
 }
 
 /// Offsets of fields, in bytes from the start of the descriptor unless said otherwise.
+#[derive(Clone)]
 pub(super) struct Layout {
     size: u64,
     ptr_bytes: u64,

@@ -6,6 +6,7 @@ use crate::model::types::{Kind, Type, TypeId, TypeTable};
 use rustc_hash::FxHashMap;
 
 /// The runtime's structs that headers are copies of, as far as DWARF has them.
+#[derive(Default)]
 pub(super) struct Prototypes {
     map: Option<TypeId>,
     table: Option<TypeId>,

@@ -12,11 +12,15 @@ const LONGEST_SPAN: u64 = MAX_SHARDS as u64 * SHARD_REACH;
 const NUM_SIZE_CLASSES: u8 = 68;
 /// `mSpanInUse`.
 const IN_USE: u8 = 1;
+/// `mSpanManual`.
+const MANUAL: u8 = 2;
 
 /// What an `mspan` record turned out to be.
 pub(super) enum Record {
-    /// Dead, or holding stacks and other manually managed memory.
+    /// Dead.
     NotInUse,
+    /// Holding stacks and other memory that the runtime manages by hand.
+    Manual { npages: u64 },
     /// In use and sane.
     Good(Span, SpanDetails),
     /// In use; its pages are plausible, its slots are not.
@@ -98,8 +102,10 @@ pub(super) fn adds_up(span: &Span, details: &SpanDetails, bitmaps: Bitmaps) -> b
 
 /// Parses and checks the `mspan` at address `mspan`, of which `record` holds all bytes.
 pub(super) fn parse(record: &[u8], mspan: u64, layout: &MspanLayout, bitmaps: Bitmaps) -> Record {
-    if u8_at(record, layout.state) != IN_USE {
-        return Record::NotInUse;
+    match u8_at(record, layout.state) {
+        IN_USE => {}
+        MANUAL => return Record::Manual { npages: u64_at(record, layout.npages) },
+        _ => return Record::NotInUse,
     }
     let start = u64_at(record, layout.start_addr);
     let npages = u64_at(record, layout.npages);

@@ -3,10 +3,11 @@
 //! `read` turns `mheap_.allspans` into a table of [`Span`]s sorted by address; `shards` cuts the address space into
 //! [`Shard`]s of whole arenas and fills the page table; `alloc` decides which slots are allocated in every sweep state;
 //! [`masks`] and [`typemask`] say which words of a slot the collector follows; [`specials`] holds finalizers, cleanups and weak
-//! handles; [`totals`] keeps the books. Built once, then only read, from any worker.
+//! handles; [`totals`] keeps the books, [`counters`] what the runtime counted itself. Built once, then only read, from any worker.
 
 mod ahead;
 mod alloc;
+pub mod counters;
 mod geometry;
 pub mod masks;
 mod read;
@@ -18,11 +19,12 @@ mod tests;
 pub mod totals;
 pub mod typemask;
 
+pub use counters::{HeapStats, RuntimeCounters};
 pub use masks::MaskSource;
 pub use shards::Shard;
 pub use span::{Span, SpanDetails, SpanId};
 pub use specials::{Special, SpecialKind};
-pub use totals::{HeapTotals, RuntimeCounters};
+pub use totals::HeapTotals;
 pub use typemask::{TypeMask, TypeMasks};
 
 use crate::address::WORD;

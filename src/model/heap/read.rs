@@ -3,9 +3,10 @@
 //! `mspan` structs lie scattered in persistently allocated memory, so a unit of work loads some thousand of them at once.
 //! Results are put into address order before anything is numbered: neither threads nor the order of `allspans` matter.
 
+use super::counters::RuntimeCounters;
 use super::geometry::{self, Bitmaps, Record};
 use super::span::{Span, SpanDetails, SpanId};
-use super::totals::{HeapTotals, RuntimeCounters};
+use super::totals::HeapTotals;
 use super::{Heap, MAX_SHARDS, PAGE_SIZE, SHARD_REACH, alloc, shards, specials};
 use crate::address::{Addr, AddrRange};
 use crate::error::{Context, Error, Result};
@@ -32,6 +33,8 @@ struct Unit {
     good: Vec<(Span, SpanDetails)>,
     /// Pages of in-use spans that cannot be used.
     bad: Vec<(u64, u64)>,
+    /// Pages of spans that the runtime manages by hand.
+    manual: u64,
     incidents: Incidents,
 }
 
@@ -57,9 +60,10 @@ impl Heap {
         for unit in units {
             all.good.extend(unit.good);
             all.bad.extend(unit.bad);
+            all.manual = all.manual.saturating_add(unit.manual);
             all.incidents.merge(&unit.incidents);
         }
-        let Unit { mut good, bad, mut incidents } = all;
+        let Unit { mut good, bad, manual, mut incidents } = all;
         good.par_sort_unstable_by_key(|(span, d)| (span.start, d.mspan));
         let unread_pages = drop_overlaps(&mut good, bad, Bitmaps::new(layout), &mut incidents);
         let (mut spans, mut details): (Vec<Span>, Vec<SpanDetails>) = good.into_iter().unzip();
@@ -95,6 +99,7 @@ impl Heap {
         };
         specials::read(&mut heap, image, layout);
         heap.totals = HeapTotals::sum(&heap, image, unread_pages.saturating_add(beyond).saturating_mul(PAGE_SIZE));
+        heap.totals.manual_bytes = manual.saturating_mul(PAGE_SIZE);
         heap.count_lost_spans();
         Ok(heap)
     }
@@ -156,6 +161,7 @@ fn read_unit(image: &dyn Image, layout: &RuntimeLayout, array: u64, len: u64) ->
         let parsed = geometry::parse(bytes, record.start.0, &layout.mspan, Bitmaps::new(layout));
         match parsed {
             Record::NotInUse => {}
+            Record::Manual { npages } => unit.manual = unit.manual.saturating_add(npages),
             Record::Good(span, details) => {
                 let last = span.start + details.npages * PAGE_SIZE - 1;
                 ends.extend([span.start, last].map(|at| AddrRange { start: Addr(at), len: 1 }));

@@ -1,10 +1,8 @@
-//! The books of the heap: where the pages of in-use spans go, and the runtime's own counters to reconcile them with.
+//! The books of the heap: where the pages of in-use spans go, counted over all spans, in total and by span class.
 
-use super::{Heap, PAGE_SIZE, read};
+use super::{Heap, PAGE_SIZE, SpanId, read};
 use crate::address::{Addr, AddrRange};
-use crate::error::{Context, Result};
 use crate::image::Image;
-use crate::model::layout::RuntimeLayout;
 
 /// Bytes and objects of all in-use spans. `in_use = allocated + free + overhead + unread`, exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,30 +35,21 @@ pub struct HeapTotals {
     pub alloc_count_bytes: u64,
     /// Spans whose `allocCount` disagrees with their allocation bits.
     pub alloc_count_mismatches: u64,
+    /// Pages of spans that the runtime manages by hand (stacks, work buffers), in bytes: no part of the heap in use.
+    pub manual_bytes: u64,
+    /// `gcController.heapLive` as it follows from the spans: what was marked or allocated since, spans in an allocation cache as full.
+    pub heap_live: u64,
+    /// By size class: what `memstats.heapStats` must have counted. The allocation caches tell it what was allocated only when they
+    /// give a span back, so for a span in a cache this is `allocCountBeforeCache`.
+    pub flushed: Vec<u64>,
+    /// Bytes of `flushed`; a large object's are the pages of its span.
+    pub flushed_bytes: u64,
+    /// Bytes of large objects, as `flushed_bytes`.
+    pub large_bytes: u64,
 }
 
-/// What the runtime itself counted, for reconciliation. `None`: the release has no such field or the image lacks it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RuntimeCounters {
-    /// `runtime.buildVersion`.
-    pub build_version: Option<String>,
-    /// `mheap_.sweepgen`.
-    pub sweepgen: u32,
-    /// `gcphase`: 0 off, 1 mark, 2 mark termination.
-    pub gcphase: u32,
-    /// `mheap_.pagesInUse`.
-    pub pages_in_use: Option<u64>,
-    /// `memstats.last_gc_unix`, nanoseconds; 0 if no collection ended yet.
-    pub last_gc_unix: u64,
-    /// `memstats.numgc`.
-    pub numgc: Option<u32>,
-    /// `gcController.heapInUse`, bytes.
-    pub heap_in_use: Option<u64>,
-    /// `gcController.heapMarked`, bytes.
-    pub heap_marked: Option<u64>,
-    /// `gcController.totalAlloc - totalFree`, bytes: allocated bytes as of the last flush of the allocation caches.
-    pub heap_alloc: Option<u64>,
-}
+/// `mspan.sweepgen - mheap_.sweepgen` of a span in an allocation cache: swept before, or to be swept.
+const CACHED: [u32; 2] = [3, 1];
 
 impl HeapTotals {
     /// Sums over all spans of `heap`; `unread_bytes` are those of spans that it lacks.
@@ -85,47 +74,30 @@ impl HeapTotals {
             t.alloc_count += u64::from(d.alloc_count);
             t.alloc_count_bytes += u64::from(d.alloc_count) * elem_size;
             t.alloc_count_mismatches += u64::from(allocated != u64::from(d.alloc_count));
+            let cached = CACHED.contains(&d.sweepgen.wrapping_sub(heap.counters.sweepgen));
+            let flushed = u64::from(if cached { d.alloc_count_before_cache } else { d.alloc_count });
+            let class = usize::from(span.span_class >> 1);
+            if t.flushed.len() <= class {
+                t.flushed.resize(class + 1, 0);
+            }
+            t.flushed[class] += flushed;
+            let flushed_bytes = flushed * if span.is_large() && !d.is_user_arena { bytes } else { elem_size };
+            t.flushed_bytes += flushed_bytes;
+            t.large_bytes += if span.is_large() { flushed_bytes } else { 0 };
+            t.count_live(heap, id, allocated - dead);
         }
         t
+    }
+
+    /// Adds what span `id` has of `gcController.heapLive`: the pacer counts what was marked and what was allocated since; a span in an
+    /// allocation cache counts as full.
+    fn count_live(&mut self, heap: &Heap, id: SpanId, live: u64) {
+        let (span, d) = (heap.span(id), heap.details(id));
+        let full = d.sweepgen.wrapping_sub(heap.counters.sweepgen) == CACHED[0];
+        self.heap_live += if full { u64::from(span.nelems) } else { live } * span.elem_size();
     }
 }
 
 fn ones(words: &[u64]) -> u64 {
     words.iter().map(|word| u64::from(word.count_ones())).sum()
-}
-
-impl RuntimeCounters {
-    /// Reads what is there.
-    ///
-    /// # Errors
-    /// `mheap_.sweepgen` or `gcphase` cannot be read: without them nobody knows which slots are allocated.
-    pub fn read(image: &dyn Image, layout: &RuntimeLayout) -> Result<Self> {
-        let g = &layout.globals;
-        let needed =
-            |what: &str, at: u64| image.read_u32(Addr(at)).context(|| format!("heap: reading {what} at {at:#x}"));
-        let u64_at = |base: u64, field: Option<u64>| image.read_u64(Addr(base).add(field?)).ok();
-        let (controller, stats) = (&layout.gc_controller, &layout.mstats);
-        let total_alloc = u64_at(g.gc_controller, controller.total_alloc);
-        let total_free = u64_at(g.gc_controller, controller.total_free);
-        Ok(Self {
-            build_version: g.build_version.and_then(|at| read_string(image, at)),
-            sweepgen: needed("mheap_.sweepgen", g.mheap.wrapping_add(layout.mheap.sweepgen))?,
-            gcphase: needed("gcphase", g.gcphase)?,
-            pages_in_use: u64_at(g.mheap, Some(layout.mheap.pages_in_use)),
-            last_gc_unix: u64_at(g.memstats, stats.last_gc_unix).unwrap_or(0),
-            numgc: stats.numgc.and_then(|field| image.read_u32(Addr(g.memstats).add(field)).ok()),
-            heap_in_use: u64_at(g.gc_controller, controller.heap_in_use),
-            heap_marked: u64_at(g.gc_controller, controller.heap_marked),
-            heap_alloc: total_alloc.zip(total_free).map(|(alloc, free)| alloc.wrapping_sub(free)),
-        })
-    }
-}
-
-/// The Go string whose header is at `at`, if it is a short one.
-fn read_string(image: &dyn Image, at: u64) -> Option<String> {
-    let data = image.read_u64(Addr(at)).ok()?;
-    let len = usize::try_from(image.read_u64(Addr(at).add(8)).ok()?).ok().filter(|&len| len <= 256)?;
-    let mut bytes = vec![0; len];
-    image.read(Addr(data), &mut bytes).ok()?;
-    String::from_utf8(bytes).ok()
 }
