@@ -49,13 +49,19 @@ const NIL: &str = "runtime error: invalid memory address or nil pointer derefere
 /// Size of the fixture's `V`.
 const V: u64 = 32;
 
-const WAYS: [Way; 7] = [
+const WAYS: [Way; 10] = [
     // SIGABRT to the thread of the goroutine.
     Way { name: "abort", by_abort: true, made: &[], held_by_looks_in: None },
     // SIGQUIT to the process: any thread handles it.
     Way { name: "quit", by_abort: false, made: &[], held_by_looks_in: None },
     // While another goroutine holds an object in a register alone.
     Way { name: "spin", by_abort: true, made: &[], held_by_looks_in: Some("main.spin") },
+    // The same, preempted by a signal: the frame that has its registers is scanned by looks, and the one that it interrupted.
+    Way { name: "preempted", by_abort: true, made: &[], held_by_looks_in: Some("main.spin") },
+    // Preempted in the prologue of a function: everything is exact.
+    Way { name: "prologue", by_abort: true, made: &[], held_by_looks_in: None },
+    // A goroutine that never ran.
+    Way { name: "unstarted", by_abort: true, made: &[], held_by_looks_in: None },
     Way { name: "panic", by_abort: false, made: &[Made::Boxed(FAILURE)], held_by_looks_in: None },
     Way { name: "nil", by_abort: false, made: &[Made::Boxed(NIL), Made::Text(NIL)], held_by_looks_in: None },
     // Two fatal errors: no goroutine runs; the running one's.
@@ -274,12 +280,13 @@ impl Crash {
     }
 }
 
-fn environment(command: &mut Command, dir: &Path) {
+fn environment(command: &mut Command, dir: &Path, way: &str) {
     command
         .current_dir(dir)
         .env("GOTRACEBACK", "crash")
         .env("GOMAXPROCS", "2")
-        .env_remove("GODEBUG")
+        // Goroutines in their prologue: preempted there and nowhere else.
+        .env("GODEBUG", if way == "prologue" { "asyncpreemptoff=1" } else { "" })
         .env_remove("GOGC");
 }
 
@@ -287,7 +294,7 @@ fn environment(command: &mut Command, dir: &Path) {
 fn by_kernel(exe: &Path, way: &str, dir: &Path) -> Outcome<String> {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -c unlimited && exec \"$0\" \"$1\""]).arg(exe).arg(way);
-    environment(&mut command, dir);
+    environment(&mut command, dir, way);
     let mut run = Run::spawn(&mut command)?;
     let line = run.line("TRUTH");
     let _ = run.child.wait();
@@ -303,7 +310,7 @@ fn by_debugger(exe: &Path, way: &Way, dir: &Path) -> Outcome<String> {
         gdb.args(["-ex", "continue"]);
     }
     gdb.args(["-ex", "generate-core-file core", "-ex", "kill", "--args"]).arg(exe).arg(way.name);
-    environment(&mut gdb, dir);
+    environment(&mut gdb, dir, way.name);
     let output = gdb.stdin(Stdio::null()).output().map_err(|e| Skip(format!("gdb: {e}")))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text.lines().find_map(|l| l.find("TRUTH ").map(|at| l[at..].to_owned()));

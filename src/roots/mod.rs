@@ -12,6 +12,7 @@
 mod globals;
 mod goroutine;
 mod labels;
+mod objects;
 mod pieces;
 mod plan;
 mod specials;

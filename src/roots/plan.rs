@@ -66,6 +66,22 @@ impl Referent {
             _ => None,
         }
     }
+
+    /// Whether a stack object of `size` bytes with the pointers `mask` can be all of it.
+    fn fills(self, size: u64, mask: &Bits, types: &TypeTable) -> bool {
+        let (Self::Value(ty) | Self::Elements(ty)) = self else { return false };
+        let elem = types.get(ty).size;
+        let nwords = (elem / 8).min(size / 8) as usize;
+        let fits = match self {
+            Self::Elements(_) => elem > 0 && elem.is_multiple_of(8) && size.is_multiple_of(elem),
+            _ => elem == size && elem.is_multiple_of(8),
+        };
+        if !fits || nwords == 0 {
+            return false;
+        }
+        let pointers = pieces::pointer_words(ty, nwords, types);
+        (0..(size / 8) as usize).all(|i| mask.get(i) == pointers.get(i % nwords))
+    }
 }
 
 /// A variable with live words.
@@ -105,14 +121,36 @@ pub(super) struct Object {
     pub(super) mask: Bits,
     /// The variable that lies there.
     pub(super) name: Option<(Name, TypeId)>,
+    /// If none does: what a variable without a place may refer to here.
+    pub(super) lost: Option<Lost>,
+}
+
+/// A variable whose place the compiler no longer knows, because its value is a constant, the address of memory in the frame: `s :=
+/// make([]*T, 20)`. That it is the address of just this memory is a guess, to be checked by the values there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// The variable, if there is but one.
+    pub(super) name: Option<Name>,
+    /// What it refers to.
+    pub(super) referent: Referent,
+}
+
+/// Consecutive words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    /// CFA offset of the first.
+    pub(super) offset: i64,
+    pub(super) nwords: u32,
+    /// What a variable without a place may refer to here.
+    pub(super) lost: Option<Lost>,
 }
 
 /// What to do with a frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) variables: Vec<Variable>,
-    /// Runs `(CFA offset, words)` of live words that no variable names, ascending.
-    pub(super) unnamed: Vec<(i64, u32)>,
+    /// Live words that no variable names, ascending.
+    pub(super) unnamed: Vec<Run>,
     /// Stack objects; a conservatively scanned frame has none.
     pub(super) objects: Vec<Object>,
     /// Every word counts, whatever the maps say.
@@ -147,15 +185,39 @@ pub(super) fn build(
             Some(Variable { dictionary, ..window.claim(c, types)? })
         })
         .collect();
+    let lost_in = |nwords: u32| {
+        let all = Bits::from_bytes(&vec![0xff; nwords as usize], nwords as usize);
+        lost(&candidates, u64::from(nwords) * 8, &all, types)
+    };
     plan.unnamed = window.unnamed();
+    for run in plan.unnamed.iter_mut().filter(|run| run.nwords > 1 && !window.conservative) {
+        run.lost = lost_in(run.nwords);
+    }
     if let Some(maps) = maps.filter(|_| !window.conservative) {
         let objects = maps.maps.objects.iter().map(|StackObject { offset, size, mask }| {
             let name = candidates.iter().find_map(|c| c.object_name(*offset, types));
-            Object { offset: *offset, size: *size, mask: mask.clone(), name }
+            let lost = if name.is_none() { lost(&candidates, *size, mask, types) } else { None };
+            Object { offset: *offset, size: *size, mask: mask.clone(), name, lost }
         });
         plan.objects = objects.collect();
     }
     plan
+}
+
+/// The variables without a place that may refer to memory of this size with these pointers, if all agree on its type.
+fn lost(candidates: &[Candidate<'_>], size: u64, mask: &Bits, types: &TypeTable) -> Option<Lost> {
+    let mut found: Option<Lost> = None;
+    for candidate in candidates.iter().filter(|c| c.is_lost()) {
+        let Some(referent) = Referent::of(candidate.variable.ty, types).filter(|r| r.fills(size, mask, types)) else {
+            continue;
+        };
+        match &mut found {
+            None => found = Some(Lost { name: Some(candidate.display_name()), referent }),
+            Some(known) if known.referent == referent => known.name = None,
+            Some(_) => return None,
+        }
+    }
+    found
 }
 
 /// A variable, or a part of one that the compiler gave a name of its own.
@@ -241,6 +303,11 @@ fn add_spill_slots(candidates: &mut [Candidate<'_>], code: &FrameCode, types: &T
 }
 
 impl Candidate<'_> {
+    /// Nothing tells where it is.
+    fn is_lost(&self) -> bool {
+        self.pieces.is_empty() && self.parts.is_empty() && self.spill.is_none()
+    }
+
     fn display_name(&self) -> Name {
         let function = &*self.variable.function;
         // An escaped variable's slot `&x` holds its address; users know it as x.
@@ -429,13 +496,13 @@ impl<'m> Window<'m> {
     }
 
     /// What is left.
-    fn unnamed(&self) -> Vec<(i64, u32)> {
-        let mut runs: Vec<(i64, u32)> = Vec::new();
+    fn unnamed(&self) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
         for i in self.live.ones() {
             let offset = self.low + i as i64 * 8;
             match runs.last_mut() {
-                Some((from, n)) if *from + i64::from(*n) * 8 == offset => *n += 1,
-                _ => runs.push((offset, 1)),
+                Some(run) if run.offset + i64::from(run.nwords) * 8 == offset => run.nwords += 1,
+                _ => runs.push(Run { offset, nwords: 1, lost: None }),
             }
         }
         runs

@@ -8,6 +8,7 @@ use super::Sources;
 use super::goroutine::{GoroutineScan, Work};
 use super::labels::Interner;
 use super::plan::{self, Plan};
+use super::specials::any_func;
 use super::store::Store;
 use crate::address::{Addr, AddrRange};
 use crate::error::Result;
@@ -46,7 +47,8 @@ pub(super) fn collect(sources: &Sources<'_, '_>, store: &mut Store) -> Result<(u
     let codes = CodeCache::new(sources.image, sources.modules);
     let plans = Plans::default();
     let threads = Threads::new(sources.threads);
-    let shared = Shared { sources, layout: &layout, codes: &codes, plans: &plans, threads: &threads };
+    let types = SavedTypes { func: any_func(sources), defer: sources.debug.types.find("*runtime._defer") };
+    let shared = Shared { sources, layout: &layout, codes: &codes, plans: &plans, threads: &threads, types };
     let batches: Vec<Batch<'_>> = allgs.par_chunks(BATCH).map(|gs| shared.scan_batch(gs)).collect();
     let mut totals = (0, 0);
     for batch in batches {
@@ -93,8 +95,18 @@ pub(super) struct Shared<'s, 'a, 'img> {
     pub(super) sources: &'s Sources<'a, 'img>,
     pub(super) layout: &'s StackLayout,
     pub(super) codes: &'s CodeCache<'s>,
+    pub(super) types: SavedTypes,
     plans: &'s Plans,
     threads: &'s Threads<'s>,
+}
+
+/// Types of what a goroutine's own records refer to.
+#[derive(Copy, Clone)]
+pub(super) struct SavedTypes {
+    /// Any func type.
+    pub(super) func: Option<TypeId>,
+    /// `*runtime._defer`.
+    pub(super) defer: Option<TypeId>,
 }
 
 impl<'s> Shared<'s, '_, '_> {

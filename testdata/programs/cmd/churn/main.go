@@ -1,0 +1,171 @@
+// Churn allocates in all ways on all processors while collections run, and dies of a SIGABRT after as many microseconds as its
+// argument says: in a mark phase, in a sweep, inside the allocator, wherever that is. Run it with GOTRACEBACK=crash and
+// `ulimit -c unlimited`, or under a debugger that stops at SIGABRT.
+//
+// What stays is stated here, in sizes that nothing else has: lists of globals, of a local variable of each goroutine, of captured
+// variables, of a map's values. All of it must be reached, and nothing of it twice.
+package main
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"goref.test/fixtures/truth"
+)
+
+// Global is in the size class of 1152 bytes.
+type Global struct {
+	next *Global
+	data [1080]byte
+}
+
+// Local is in the size class of 1408 bytes.
+type Local struct {
+	next *Local
+	data [1290]byte
+}
+
+// Value is in the size class of 1792 bytes and has no pointers.
+type Value [1750]byte
+
+// Captured is in the size class of 2304 bytes.
+type Captured struct {
+	next *Captured
+	data [2200]byte
+}
+
+const (
+	globals  = 300
+	locals   = 50
+	values   = 200
+	captured = 20
+	workers  = 4
+)
+
+var (
+	//goref:expect path="$P.head" count=1 bytes=1152
+	//goref:expect path="$P.head -> next. (*$P.Global)" count=299 bytes=344448
+	head *Global
+	//goref:expect path="$P.table -> $mapval. (*$P.Value)" count=200 bytes=358400
+	table = map[int]*Value{}
+	ready atomic.Int32
+
+	sink    any
+	strings atomic.Pointer[[]string]
+	tree    atomic.Pointer[Tree]
+)
+
+type Tree struct {
+	left, right *Tree
+	name        string
+	tags        []string
+}
+
+//go:noinline
+func grow(depth, seed int) *Tree {
+	if depth == 0 {
+		return nil
+	}
+	return &Tree{grow(depth-1, seed*2), grow(depth-1, seed*2+1), strconv.Itoa(seed), make([]string, seed%7)}
+}
+
+//go:noinline
+func list(n int) (l *Local) {
+	for range n {
+		l = &Local{next: l}
+	}
+	return l
+}
+
+//go:noinline
+func capture(n int) func() int {
+	var l *Captured
+	for range n {
+		l = &Captured{next: l}
+	}
+	return func() int {
+		n := 0
+		for c := l; c != nil; c = c.next {
+			n++
+		}
+		return n
+	}
+}
+
+func churn(id int) {
+	mine := list(locals)
+	count := capture(captured)
+	ready.Add(1)
+	c := make(chan []byte, 8)
+	for i := 0; ; i++ {
+		m := map[string]*Tree{}
+		for k := range 20 {
+			m[strconv.Itoa(k+i)] = grow(4, k)
+		}
+		s := make([]string, 0, 1)
+		for k := range 100 {
+			s = append(s, strconv.Itoa(k*i))
+		}
+		strings.Store(&s)
+		tree.Store(grow(8, i))
+		select {
+		case c <- make([]byte, i*37%70_000):
+		default:
+			for range 8 {
+				<-c
+			}
+		}
+		if i%16 == id {
+			sink = make([]*Tree, 20_000) // a large object
+			done := make(chan int)
+			go func() { done <- deep(200, m) }()
+			<-done
+		}
+		if mine.data[0] != 0 || count() != captured {
+			panic("damaged")
+		}
+	}
+}
+
+// deep makes its goroutine's stack grow.
+//
+//go:noinline
+func deep(n int, m map[string]*Tree) int {
+	var room [16]uintptr
+	room[n%16] = uintptr(n)
+	if n == 0 {
+		return len(m)
+	}
+	return deep(n-1, m) + int(room[(n+1)%16])
+}
+
+func main() {
+	for range globals {
+		head = &Global{next: head}
+	}
+	for i := range values {
+		table[i] = new(Value)
+	}
+	debug.SetGCPercent(10)
+	for i := range workers {
+		go churn(i)
+	}
+	go func() {
+		for {
+			runtime.GC()
+		}
+	}()
+	for ready.Load() < workers {
+		runtime.Gosched()
+	}
+	us, _ := strconv.Atoi(os.Args[1])
+	ts := syscall.Timespec{Nsec: int64(us) * 1000}
+	os.Stdout.WriteString("TRUTH heapalloc=0 objects=0\n")
+	syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+	truth.Kill(syscall.SIGABRT)
+}
