@@ -53,6 +53,8 @@ func stop() {
 // The function under reflect.MakeFunc drops its arguments: the stub's frame alone holds them, what came in registers in its
 // register block, what came on the stack by the argument map of the type.
 //
+//goref:expect path="$P.makeFunc -> reflect.makeFuncStub" count=4 bytes=160
+//goref:expect path="$P.makeFunc -> reflect.makeFuncStub -> $sub_objects$" count=2 bytes=96
 //go:noinline
 func makeFunc() {
 	fn := reflect.MakeFunc(reflect.TypeFor[func(*V, []*V, [2]*V) *V](), func(args []reflect.Value) []reflect.Value {
@@ -65,6 +67,7 @@ func makeFunc() {
 
 // Before the call the results are not valid; what an earlier call left in their places is no root.
 //
+//goref:expect path="$P.makeFuncStackResult -> reflect.makeFuncStub" count=1 bytes=48
 //go:noinline
 func makeFuncStackResult() {
 	fn := reflect.MakeFunc(reflect.TypeFor[func(*V) [2]*V](), func(args []reflect.Value) []reflect.Value {
@@ -82,6 +85,7 @@ func (o *Obj) Wait(v *V, a [2]*V) {
 
 // A method value made by package reflect.
 //
+//goref:expect path="$P.methodValue -> reflect.methodValueCall" count=2 bytes=96
 //go:noinline
 func methodValue() {
 	fn := reflect.ValueOf(&Obj{newV()}).Method(0).Interface().(func(*V, [2]*V))
@@ -282,6 +286,21 @@ func timerFunc() {
 	time.AfterFunc(1000*time.Hour, func() { runtime.KeepAlive(v) })
 }
 
+// The compiler keeps no place for a slice of constant size whose memory is in the frame: its address is a constant, too.
+//
+//goref:expect path="$P.constant.s -> [0]. (*$P.Obj)" count=1 bytes=8
+//goref:expect path="$P.constant.s -> [0]. (*$P.Obj) -> P. (*$P.V)" count=1 bytes=48
+//goref:expect path="$P.constant.s -> [10+]. (*$P.Obj) -> P. (*$P.V)" count=10 bytes=480
+//go:noinline
+func constant() {
+	s := make([]*Obj, 20)
+	for i := range s {
+		s[i] = &Obj{newV()}
+	}
+	stop()
+	runtime.KeepAlive(s)
+}
+
 func Build() {
 	mu.Lock()
 	rw.Lock()
@@ -289,7 +308,7 @@ func Build() {
 	all := []func(){
 		makeFunc, makeFuncStackResult, methodValue,
 		func() { trapped(newV()) }, func() { faults() }, nested, func() { returning() }, rangeFunc,
-		inSyscall, locked, mutex, reader, condition, waits, sleeps, selects,
+		inSyscall, locked, mutex, reader, condition, waits, sleeps, selects, constant,
 	}
 	for _, f := range all {
 		go f()

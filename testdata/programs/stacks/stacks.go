@@ -122,8 +122,9 @@ func deferred() {
 	<-park
 }
 
-// Deferred calls in a loop are records on the heap.
+// Deferred calls in a loop are records on the heap: they are named by the calls that lead to the function that deferred them.
 //
+//goref:expect path="$P.Build.func3 -> $P.deferredLoop -> $P.deferredLoop.func1 -> w. (*$P.V)" mode="default" count=20 bytes=960
 //go:noinline
 func deferredLoop(n int) {
 	for range n {

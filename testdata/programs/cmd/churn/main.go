@@ -1,6 +1,7 @@
 // Churn allocates in all ways on all processors while collections run, and dies of a SIGABRT after as many microseconds as its
-// argument says: in a mark phase, in a sweep, inside the allocator, wherever that is. Run it with GOTRACEBACK=crash and
-// `ulimit -c unlimited`, or under a debugger that stops at SIGABRT.
+// first argument says: in a mark phase, in a sweep, inside the allocator, wherever that is. The second argument says how: "kernel"
+// ends it at once, no thread executes another instruction; "runtime" lets the runtime handle the signal, which stops what it can.
+// Run it with GOTRACEBACK=crash and `ulimit -c unlimited`, or under a debugger that stops at SIGABRT.
 //
 // What stays is stated here, in sizes that nothing else has: lists of globals, of a local variable of each goroutine, of captured
 // variables, of a map's values. All of it must be reached, and nothing of it twice.
@@ -14,8 +15,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"unsafe"
-
-	"goref.test/fixtures/truth"
 )
 
 // Global is in the size class of 1152 bytes.
@@ -164,8 +163,16 @@ func main() {
 		runtime.Gosched()
 	}
 	us, _ := strconv.Atoi(os.Args[1])
-	ts := syscall.Timespec{Nsec: int64(us) * 1000}
+	if os.Args[2] == "kernel" {
+		var action [4]uintptr // the default one
+		syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGABRT), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+	}
+	// A timer of the kernel's: a thread that sleeps would keep its processor, or wait for one.
+	event := [8]uint64{1: uint64(syscall.SIGABRT)} // sigevent with SIGEV_SIGNAL
+	var id int32
+	syscall.RawSyscall(syscall.SYS_TIMER_CREATE, 1, uintptr(unsafe.Pointer(&event)), uintptr(unsafe.Pointer(&id)))
+	at := [4]int64{2: int64(us) / 1_000_000, 3: int64(us) % 1_000_000 * 1000} // itimerspec
 	os.Stdout.WriteString("TRUTH heapalloc=0 objects=0\n")
-	syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
-	truth.Kill(syscall.SIGABRT)
+	syscall.RawSyscall6(syscall.SYS_TIMER_SETTIME, uintptr(id), 0, uintptr(unsafe.Pointer(&at)), 0, 0, 0)
+	select {}
 }
