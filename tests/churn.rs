@@ -7,7 +7,7 @@ use crate::harness::program::{Mode, Program};
 use crate::harness::toolchain::{Toolchain, newest, selected};
 use crate::harness::{expect, required, root, tool};
 use crate::reference::check::{config, walk};
-use crate::reference::heap::Memory;
+use crate::reference::heap::{Memory, Object};
 use crate::reference::masked;
 use crate::reference::sets::{self, describe};
 use goref_fast::image::{Inputs, Process};
@@ -19,8 +19,13 @@ const PROGRAM: &str = "testdata/programs/cmd/churn";
 /// Microseconds after which it dies, and how (see `cmd/churn`).
 const DEATHS: [(&str, &str); 4] = [("20000", "kernel"), ("43210", "kernel"), ("77777", "kernel"), ("30000", "runtime")];
 
-/// Sizes that nothing else has, and how many objects have them: globals, locals of four goroutines, values of a map, captures.
-const STATED: [(u64, usize); 4] = [(1152, 300), (1408, 4 * 50), (1792, 200), (2304, 4 * 20)];
+/// Mark of `cmd/churn`'s objects; a small number is added for each kind.
+const MARK: u64 = 0x676f_7265_6600_0000;
+
+/// Size, offset of the mark (behind a header and a pointer, if it has them), number to add and count of what must be reached: globals,
+/// locals of four goroutines, values of a map, captures.
+const STATED: [(u64, u64, u64, usize); 4] =
+    [(1152, 16, 1, 300), (1408, 16, 2, 4 * 50), (1792, 0, 3, 200), (2304, 16, 4, 4 * 20)];
 
 /// Soft errors that a stop at any instruction explains, but not more of them than threads run Go code: a stack between two states.
 const EXPLAINED: [&str; 4] =
@@ -77,8 +82,9 @@ fn check(version: &str, mode: Mode, exe: &Path, core: &Path) -> Vec<String> {
     if reached != masked::reach(memory, &roots) {
         wrong.push("the reference walker reaches other objects".to_owned());
     }
-    for (size, want) in STATED {
-        let count = reached.iter().filter(|o| memory.size(**o) == size).count();
+    for (size, at, kind, want) in STATED {
+        let stated = |o: &&Object| memory.size(**o) == size && memory.word(o.addr + at) == MARK + kind;
+        let count = reached.iter().filter(stated).count();
         if count != want {
             wrong.push(format!("{count} of the {want} objects of {size} bytes are reached"));
         }

@@ -238,7 +238,14 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
     }
 
     /// A root of consecutive words without a variable.
-    pub(super) fn scan_run(&mut self, frame: usize, addr: u64, nwords: usize, live: impl Fn(usize) -> bool, conservative: bool) {
+    pub(super) fn scan_run(
+        &mut self,
+        frame: usize,
+        addr: u64,
+        nwords: usize,
+        live: impl Fn(usize) -> bool,
+        conservative: bool,
+    ) {
         let first = self.batch.store.words.len();
         for i in 0..nwords {
             let word = self.word(addr, i as i64 * 8);

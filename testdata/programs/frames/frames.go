@@ -20,6 +20,7 @@ type Obj struct {
 var (
 	park    = make(chan struct{})
 	started = make(chan struct{})
+	never   = make(chan struct{})
 	null    *V
 	zero    uint64
 	rec     any
@@ -85,7 +86,7 @@ func (o *Obj) Wait(v *V, a [2]*V) {
 
 // A method value made by package reflect.
 //
-//goref:expect path="$P.methodValue -> reflect.methodValueCall" count=2 bytes=96
+//goref:expect path="$P.methodValue -> reflect.methodValueCall" mode="default" count=2 bytes=96
 //go:noinline
 func methodValue() {
 	fn := reflect.ValueOf(&Obj{newV()}).Method(0).Interface().(func(*V, [2]*V))
@@ -259,7 +260,7 @@ func selects() {
 	c := make(chan *V)
 	started <- struct{}{}
 	select {
-	case <-park:
+	case <-never:
 	case c <- newV():
 	case <-c:
 	case <-time.After(1000 * time.Hour):

@@ -3,8 +3,8 @@
 // ends it at once, no thread executes another instruction; "runtime" lets the runtime handle the signal, which stops what it can.
 // Run it with GOTRACEBACK=crash and `ulimit -c unlimited`, or under a debugger that stops at SIGABRT.
 //
-// What stays is stated here, in sizes that nothing else has: lists of globals, of a local variable of each goroutine, of captured
-// variables, of a map's values. All of it must be reached, and nothing of it twice.
+// What stays is stated here and has a mark: lists of globals, of a local variable of each goroutine, of captured variables, a map's
+// values. All of it must be reached.
 package main
 
 import (
@@ -17,24 +17,33 @@ import (
 	"unsafe"
 )
 
+// The mark of each kind is this and a small number; tests/churn.rs knows it.
+const mark = 0x676f726566000000
+
 // Global is in the size class of 1152 bytes.
 type Global struct {
 	next *Global
+	mark uint64
 	data [1080]byte
 }
 
 // Local is in the size class of 1408 bytes.
 type Local struct {
 	next *Local
+	mark uint64
 	data [1290]byte
 }
 
 // Value is in the size class of 1792 bytes and has no pointers.
-type Value [1750]byte
+type Value struct {
+	mark uint64
+	data [1750]byte
+}
 
 // Captured is in the size class of 2304 bytes.
 type Captured struct {
 	next *Captured
+	mark uint64
 	data [2200]byte
 }
 
@@ -76,7 +85,7 @@ func grow(depth, seed int) *Tree {
 //go:noinline
 func list(n int) (l *Local) {
 	for range n {
-		l = &Local{next: l}
+		l = &Local{next: l, mark: mark + 2}
 	}
 	return l
 }
@@ -85,7 +94,7 @@ func list(n int) (l *Local) {
 func capture(n int) func() int {
 	var l *Captured
 	for range n {
-		l = &Captured{next: l}
+		l = &Captured{next: l, mark: mark + 4}
 	}
 	return func() int {
 		n := 0
@@ -145,10 +154,10 @@ func deep(n int, m map[string]*Tree) int {
 
 func main() {
 	for range globals {
-		head = &Global{next: head}
+		head = &Global{next: head, mark: mark + 1}
 	}
 	for i := range values {
-		table[i] = new(Value)
+		table[i] = &Value{mark: mark + 3}
 	}
 	debug.SetGCPercent(10)
 	for i := range workers {
