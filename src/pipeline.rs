@@ -26,6 +26,7 @@ use crate::traverse::{self, Options, Walked};
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Analyzes a core and writes its profile.
 ///
@@ -159,13 +160,19 @@ pub fn model_and_walk_observed<O: Observer>(
         let world = World::new(image, &heap, &masks, &modules, &descriptors);
         let resolver = Resolver::new(&debug, types, bias, config.types);
         let options = Options { max_depth: config.max_depth, fold: config.fold };
-        let last = std::sync::atomic::AtomicU64::new(0);
+        let last = AtomicU64::new(0);
         let report = |objects: u64| {
             // Only differences are added; the order of the calls is the walk's own.
-            let before = last.swap(objects, std::sync::atomic::Ordering::Relaxed);
+            let before = last.swap(objects, Ordering::Relaxed);
             progress.objects(objects - before);
         };
-        traverse::walk_observed(&world, resolver, &roots, options, observer, &report)
+        let walked = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| heap.fetch_ahead(image, &walked));
+            let result = traverse::walk_observed(&world, resolver, &roots, options, observer, &report);
+            walked.store(true, Ordering::Relaxed);
+            result
+        })
     });
     incidents.merge(&walked.incidents);
     incidents.merge(&descriptors.incidents());

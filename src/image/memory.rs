@@ -4,6 +4,7 @@
 //! copied.
 
 use super::extents::{Extent, Extents, Source};
+use super::map::FileMap;
 use super::{IN_SPILL, Image, MAX_RANGE, MAX_SPILL, Missing, Place, ReadError, Scratch, UnitBytes};
 use crate::address::{Addr, AddrRange};
 
@@ -11,6 +12,8 @@ use crate::address::{Addr, AddrRange};
 #[derive(Debug)]
 pub struct MappedCore<'img> {
     core: &'img [u8],
+    /// The mapping of `core`, for advice.
+    map: Option<&'img FileMap>,
     exe: &'img [u8],
     extents: Vec<Extent>,
     missing: Missing,
@@ -19,7 +22,12 @@ pub struct MappedCore<'img> {
 impl<'img> MappedCore<'img> {
     /// * `extents`: their offsets lie inside the two files (see `extents::build`).
     pub(crate) fn new(core: &'img [u8], exe: &'img [u8], extents: Extents) -> Self {
-        Self { core, exe, extents: extents.list, missing: Missing { ranges: extents.missing } }
+        Self { core, map: None, exe, extents: extents.list, missing: Missing { ranges: extents.missing } }
+    }
+
+    /// The same, with the mapping that holds the core file, for advice to the kernel.
+    pub(crate) fn with_map(self, map: &'img FileMap) -> Self {
+        Self { map: Some(map), ..self }
     }
 
     /// Borrows `range` if it lies in one piece of the core or executable file: for large tables, without copying them.
@@ -144,6 +152,17 @@ impl Image for MappedCore<'_> {
             scratch.places.push(place);
         }
         UnitBytes { base: self.core, spill: &scratch.spill, places: &scratch.places }
+    }
+
+    fn will_need(&self, range: AddrRange) {
+        let Some(map) = self.map else { return };
+        let from = self.extents.partition_point(|e| e.end() <= range.start.0);
+        for e in self.extents[from..].iter().take_while(|e| e.start < range.end().0) {
+            if e.source == Source::Core {
+                let start = e.start.max(range.start.0);
+                map.advise_will_need(e.offset + (start - e.start), e.end().min(range.end().0) - start);
+            }
+        }
     }
 
     fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {

@@ -155,6 +155,11 @@ pub trait Image: Sync {
     /// Heap bytes are read only through this method; nothing may keep them beyond its unit of work.
     fn load<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s>;
 
+    /// Says that `range` will be read soon: a mapped core starts fetching it from the disk. Changes no result.
+    fn will_need(&self, range: AddrRange) {
+        let _ = range;
+    }
+
     /// Fills `buf` from `addr`: for metadata, one structure at a time.
     ///
     /// # Errors

@@ -74,7 +74,7 @@ impl<'img> Process<'img> {
             ))
             .remedy("the dump filter excluded it; write 0x33 to /proc/PID/coredump_filter and dump again"));
         }
-        let image = MappedCore::new(core, executable.data(), extents);
+        let image = MappedCore::new(core, executable.data(), extents).with_map(inputs.core().map());
         identity::check(&executable, &image, &notes, load_bias, what, &mut incidents)?;
         let CoreNotes { threads, files, auxv } = notes;
         Ok(Self { image, threads, files, auxv, executable, load_bias, incidents })

@@ -292,7 +292,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
                 let start = span.start + u64::from(slot) * span.elem_size();
                 let small = addr == start && count == 1 && span.elem_size() <= 512;
                 let near = u32::try_from((addr - heap.shards()[usize::from(shard)].base) / 8).is_ok();
-                if !(lead.plain && small && near && fills(&lead.target, 1, span)) {
+                if !(lead.plain && small && near && fills(&lead.target, 1, span.span_class)) {
                     return false;
                 }
             }

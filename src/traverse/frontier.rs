@@ -28,6 +28,8 @@ const WAVE_ORDINALS: u64 = 1 << 30;
 const PARALLEL_ITEMS: usize = 4096;
 /// Restrictions that a shard keeps room for between levels.
 const KEPT_RESTRICTIONS: usize = 1 << 12;
+/// Words of a bitmap per item up to which it is faster than sorting.
+const SPARSE: usize = 4;
 /// Groups of a level that are found by looking at all of them.
 const FEW_GROUPS: usize = 8;
 
@@ -72,6 +74,23 @@ pub struct Stretch {
     pub counts: Option<usize>,
     /// First item in the restrictions, if the stretch has that column.
     pub restrict: Option<usize>,
+}
+
+impl Stretch {
+    /// Takes in `next` if it lies right behind this one and neither has restrictions.
+    pub fn join(&mut self, next: &Self) -> bool {
+        let counts = match (self.counts, next.counts) {
+            (None, None) => true,
+            (Some(at), Some(next)) => at + self.len == next,
+            _ => false,
+        };
+        let joined =
+            counts && self.start + self.len == next.start && self.restrict.is_none() && next.restrict.is_none();
+        if joined {
+            self.len += next.len;
+        }
+        joined
+    }
 }
 
 /// The items of one group in one shard.
@@ -603,7 +622,7 @@ impl Sorter {
     ///
     /// Dense ones go through a bitmap, which is linear; the others are sorted.
     fn sorted<'p, P: Iterator<Item = &'p [u32]>>(&mut self, pieces: impl Fn() -> P, mut each: impl FnMut(u32)) {
-        let (mut len, mut low, mut high, mut before, mut sorted) = (0, u32::MAX, 0, None, true);
+        let (mut len, mut low, mut high, mut before, mut sorted) = (0usize, u32::MAX, 0, None, true);
         pieces().flatten().for_each(|&entry| {
             len += 1;
             (low, high) = (low.min(entry), high.max(entry));
@@ -615,7 +634,7 @@ impl Sorter {
             return;
         }
         let words = ((high - low) / 64) as usize + 1;
-        if words > len {
+        if words > len.saturating_mul(SPARSE) {
             self.list.clear();
             pieces().for_each(|piece| self.list.extend_from_slice(piece));
             self.list.sort_unstable();

@@ -9,6 +9,7 @@
 //! if the target needs a layout of its own, a [`ProgramKey`].
 
 use super::labels::{LabelId, Labels};
+use crate::model::heap::masks::fill;
 use crate::model::types::{Field, Kind, TypeId, TypeTable};
 use rustc_hash::FxHashMap;
 
@@ -370,15 +371,18 @@ fn typed_words(ops: &[Op], size: u64) -> Vec<u64> {
     let words = (size / 8).min(MAX_TYPED_WORDS);
     let mut typed = vec![0u64; usize::try_from(words.div_ceil(64)).unwrap_or(0)];
     for op in ops {
-        let mut set = |offset: u64| {
+        // Long arrays of pointers (`runtime.mheap.arenas` has four million) word by word would take longer than a small heap.
+        if let [(8, count)] = *op.reps {
+            let first = (op.offset / 8).min(words);
+            fill(&mut typed, first, first.saturating_add(count).min(words));
+            continue;
+        }
+        for_each_rep(&op.reps, op.offset, &mut |offset, _| {
             let word = offset / 8;
             if word < words {
                 typed[(word / 64) as usize] |= 1 << (word % 64);
             }
-        };
-        for_each_rep(&op.reps, op.offset, &mut |offset, _| {
-            set(offset);
-            offset / 8 < words
+            word < words
         });
     }
     typed

@@ -202,7 +202,7 @@ pub(super) fn or_bits(out: &mut [u64], at: u64, bits: u64) {
 }
 
 /// Sets bits `from..to`.
-fn fill(out: &mut [u64], from: u64, to: u64) {
+pub fn fill(out: &mut [u64], from: u64, to: u64) {
     let mut at = from;
     while at < to {
         let n = (64 - at % 64).min(to - at);

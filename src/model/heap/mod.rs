@@ -5,6 +5,7 @@
 //! [`masks`] and [`typemask`] say which words of a slot the collector follows; [`specials`] holds finalizers, cleanups and weak
 //! handles; [`totals`] keeps the books. Built once, then only read, from any worker.
 
+mod ahead;
 mod alloc;
 mod geometry;
 pub mod masks;
