@@ -6,6 +6,7 @@
 //!   stated path, the same bytes for every number of threads, `go tool pprof` without warnings.
 //! * [`shapes`]: generated heaps of `perf/gen`: totals of a million mixed objects, lists, self-referring types.
 //! * [`crash`]: programs that die in several ways, dumped by the kernel or by gdb; every object that a crash makes is named.
+//! * [`cgo`]: goroutines in C code and in functions that C called.
 //! * [`churn`]: dumps taken at any time: in collections, in the allocator, in the middle of growing stacks.
 //! * [`sample`]: the bundled sample of `testdata/sample`; needs neither Go nor a network.
 //! * [`reference`]: a naive walker that shares no code with `src/traverse`: the same objects, paths and totals.
@@ -21,6 +22,7 @@
 
 mod architecture;
 mod bad_input;
+mod cgo;
 mod churn;
 mod crash;
 mod fixtures;
