@@ -178,9 +178,15 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
             let head = self.head(stratum, RootKind::FrameVariable, label, ty, addr);
             self.batch.store.finish(first, head);
         }
+        let mut closure = None;
         for run in &plan.unnamed {
             let addr = frame.cfa.wrapping_add_signed(run.offset);
-            if !run.lost.as_ref().is_some_and(|lost| self.scan_lost(index, addr, run.nwords, lost)) {
+            if run.lost.as_ref().is_some_and(|lost| self.scan_lost(index, addr, run.nwords, lost)) {
+                continue;
+            }
+            // A closure's words may be several runs.
+            closure = if conservative { None } else { self.closure_at(addr.wrapping_sub(8)).or(closure) };
+            if !closure.as_ref().is_some_and(|c| self.scan_captures(index, c, addr, u64::from(run.nwords))) {
                 self.scan_run(index, addr, run.nwords as usize, |_| true, conservative);
             }
         }

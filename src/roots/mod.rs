@@ -9,6 +9,7 @@
 //! split variables), `stacks` applies plans to goroutines in parallel, `specials` adds what hangs off spans and queues, `labels`
 //! holds names and call chains.
 
+mod closures;
 mod globals;
 mod goroutine;
 mod labels;

@@ -123,6 +123,7 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
                     let (label, runtime) = self.lost_label(at.frame as usize, lost);
                     (label, lost.referent, runtime)
                 }
+                _ if !conservative && self.scan_closure_object(at, object) => return,
                 _ => return self.add_object(at, object, 0..at.size, None, conservative),
             },
         };
@@ -180,6 +181,13 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         true
     }
 
+    /// Scans a stack object as a closure, if it is one.
+    fn scan_closure_object(&mut self, at: ObjectAt, object: &Object) -> bool {
+        let Some(closure) = self.closure_at(at.addr) else { return false };
+        let end = object.mask.ones().last().map_or(0, |last| last as u64 + 1);
+        closure.has_pointers(&object.mask) && self.scan_captures_of(at.frame as usize, &closure, 0..end)
+    }
+
     fn lost_label(&mut self, frame: usize, lost: &Lost) -> (u32, bool) {
         match &lost.name {
             Some(name) => (self.batch.labels.name(&name.text), name.runtime),
@@ -200,7 +208,7 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
     }
 
     /// Whether the heap object at `word` may be a value of type `ty`. What is no heap object may be anything.
-    fn may_be(&self, word: u64, ty: TypeId) -> bool {
+    pub(super) fn may_be(&self, word: u64, ty: TypeId) -> bool {
         let sources = self.shared.sources;
         let Some((span, slot)) = sources.heap.find_object(word) else { return true };
         let (size, from) = (sources.debug.types.get(ty).size, word - sources.heap.slot_addr(span, slot));

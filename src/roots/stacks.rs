@@ -5,6 +5,7 @@
 //! goroutine's own stack are not roots: they make the stack object that they hit one, transitively.
 
 use super::Sources;
+use super::closures::FrameClosure;
 use super::goroutine::{GoroutineScan, Work};
 use super::labels::Interner;
 use super::plan::{self, Plan};
@@ -116,6 +117,7 @@ impl<'s> Shared<'s, '_, '_> {
             codes: LocalCodes::new(self.codes),
             plans: FxHashMap::default(),
             labels: BatchLabels::default(),
+            closures: FxHashMap::default(),
             dictionaries: FxHashMap::default(),
             goroutines: 0,
             frames: 0,
@@ -195,6 +197,8 @@ pub(super) struct Batch<'c> {
     pub(super) codes: LocalCodes<'c, 'c>,
     pub(super) plans: FxHashMap<(CodeId, FrameMode), Arc<BatchPlan>>,
     pub(super) labels: BatchLabels,
+    /// Closures by entry of their code.
+    pub(super) closures: FxHashMap<u64, Option<Arc<FrameClosure>>>,
     /// Types by dictionary and entry.
     pub(super) dictionaries: FxHashMap<(u64, u64), Option<TypeId>>,
     pub(super) goroutines: u64,
@@ -222,6 +226,8 @@ pub(super) struct BatchLabels {
     chains: FxHashMap<(Option<u32>, u32), u32>,
     /// By parent and element.
     elements: FxHashMap<(u32, usize, TypeId), u32>,
+    /// By parent, and code and capture of a closure.
+    captures: FxHashMap<(u32, (u64, usize)), u32>,
 }
 
 impl BatchLabels {
@@ -240,6 +246,17 @@ impl BatchLabels {
         *self.elements.entry((parent, i, ty)).or_insert_with(|| {
             let index = if i < MANY { i.to_string() } else { format!("{MANY}+") };
             list.push((Some(parent), format!("[{index}]. ({elem})").into()));
+            list.len() as u32 - 1
+        })
+    }
+
+    /// The label of a closure's capture `key` below `parent`; `names` makes that of the function and that of the variable.
+    pub(super) fn capture(&mut self, parent: u32, key: (u64, usize), names: impl FnOnce() -> [Arc<str>; 2]) -> u32 {
+        let list = &mut self.list;
+        *self.captures.entry((parent, key)).or_insert_with(|| {
+            let [function, variable] = names();
+            list.push((Some(parent), function));
+            list.push((Some(list.len() as u32 - 1), variable));
             list.len() as u32 - 1
         })
     }
