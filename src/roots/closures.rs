@@ -73,7 +73,8 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
     pub(super) fn scan_captures(&mut self, frame: usize, closure: &ClosureAt, addr: u64, nwords: u64) -> bool {
         let Some(from) = addr.checked_sub(closure.addr).map(|bytes| bytes / 8) else { return false };
         let live = from..from.saturating_add(nwords);
-        live.clone().all(|word| closure.layout.pointers.get(word as usize)) && self.scan_captures_of(frame, closure, live)
+        live.clone().all(|word| closure.layout.pointers.get(word as usize))
+            && self.scan_captures_of(frame, closure, live)
     }
 
     /// The same for the words `live` of the closure.

@@ -5,12 +5,12 @@ use super::goroutine::{GoroutineScan, main_type, stratum};
 use super::plan::{Lost, Object, Referent};
 use super::{RootKind, Stratum, pieces};
 use crate::address::Addr;
-use crate::model::types::{Kind, TypeId};
+use crate::model::types::{Kind, TypeId, TypeTable};
 use std::ops::Range;
 
 /// Channel operations of a goroutine that are followed: a `select` has at most 65536 cases, and a hostile list may be circular.
 const MAX_WAITING: usize = 1 << 16;
-/// Words of an object that are compared with a type's.
+/// Words of an object that are compared with a type's, and fields that are looked at.
 const MAX_COMPARED: u64 = 64;
 
 /// A stack object of one of the frames.
@@ -196,14 +196,21 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
     }
 
     /// Whether the pointers in `size` bytes of stack lead where those of `referent`'s values would: to objects large enough, with
-    /// the pointers of what the type points to.
+    /// the pointers of what the type points to. False as well if the type has no pointers that tell.
     fn holds(&mut self, addr: u64, size: u64, referent: Referent) -> bool {
         let (Referent::Value(ty) | Referent::Elements(ty) | Referent::Map(ty)) = referent;
         let types = &self.shared.sources.debug.types;
-        let Kind::Pointer(target) = types.get(ty).kind else { return true };
-        (0..size / 8).all(|i| {
-            let word = self.word(addr, i as i64 * 8);
-            self.may_be(word, target)
+        let elem = types.get(ty).size;
+        let mut targets = Vec::new();
+        pointer_targets(types, ty, 0, &mut { MAX_COMPARED }, &mut targets);
+        if targets.is_empty() || elem == 0 {
+            return false;
+        }
+        (0..size).step_by(elem as usize).all(|at| {
+            targets.iter().all(|(offset, target)| {
+                let word = self.word(addr.wrapping_add(at), offset.cast_signed());
+                self.may_be(word, *target)
+            })
         })
     }
 
@@ -267,5 +274,20 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         let addr = at.addr.wrapping_add(range.start);
         let head = self.head(stratum, kind, label, name.map(|(_, ty, _)| ty), addr);
         self.batch.store.finish(first, head);
+    }
+}
+
+/// Offsets and targets of the pointers in a value of type `ty` at `offset`, as far as `visits` reach.
+fn pointer_targets(types: &TypeTable, ty: TypeId, offset: u64, visits: &mut u64, found: &mut Vec<(u64, TypeId)>) {
+    let Some(left) = visits.checked_sub(1) else { return };
+    *visits = left;
+    match &types.get(ty).kind {
+        Kind::Pointer(target) => found.push((offset, *target)),
+        Kind::Struct(fields) => {
+            for field in fields.iter().take(MAX_COMPARED as usize) {
+                pointer_targets(types, field.ty, offset.saturating_add(field.offset), visits, found);
+            }
+        }
+        _ => {}
     }
 }

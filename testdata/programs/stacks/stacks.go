@@ -112,8 +112,9 @@ func deep(n int, p *V) {
 	runtime.KeepAlive(p)
 }
 
-// A deferred closure holds what it captured until the function ends.
+// A deferred closure holds what it captured until the function ends. The closure is in the frame, and its code says what it holds.
 //
+//goref:expect path="$P.deferred -> $P.deferred.func1 -> w. (*$P.V)" mode="default" count=1 bytes=48
 //go:noinline
 func deferred() {
 	w := newV()

@@ -151,10 +151,10 @@ func main() {
 		}
 	case "prologue":
 		runtime.GOMAXPROCS(1)
-		for range 10 {
+		for range 2 {
 			go enter(newV(), []*V{newV(), newV()})
 		}
-		for spinning.Load() < 10 {
+		for spinning.Load() < 2 {
 			runtime.Gosched()
 		}
 	case "unstarted":
