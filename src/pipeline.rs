@@ -26,7 +26,7 @@ use crate::traverse::{self, Options, Walked};
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Analyzes a core and writes its profile.
 ///
@@ -135,45 +135,42 @@ pub fn model_and_walk_observed<O: Observer>(
         let counters = heap.counters().clone();
         Ok::<_, Error>((heap, modules, masks, queues, descriptors, counters))
     })?;
-    progress.phase("collecting roots");
-    let roots = phases.time("roots", || {
-        roots::collect(&Sources {
-            image,
-            threads: &process.threads,
-            debug: &debug,
-            executable: &process.executable,
-            modules: &modules,
-            heap: &heap,
-            masks: &masks,
-            queues: &queues,
-            load_bias: bias,
-        })
+    let (roots, walked, observed) = heap.while_fetching(image, || {
+        progress.phase("collecting roots");
+        let roots = phases.time("roots", || {
+            roots::collect(&Sources {
+                image,
+                threads: &process.threads,
+                debug: &debug,
+                executable: &process.executable,
+                modules: &modules,
+                heap: &heap,
+                masks: &masks,
+                queues: &queues,
+                load_bias: bias,
+            })
+        })?;
+        progress.counted_phase("walking", heap.totals().allocated_objects);
+        // The walk extends the type table by types that only descriptors know; functions are looked up beside it.
+        let types = std::mem::take(&mut debug.types);
+        let (walked, observed) = phases.time("walk", || {
+            let world = World::new(image, &heap, &masks, &modules, &descriptors);
+            let resolver = Resolver::new(&debug, types, bias, config.types);
+            let options = Options { max_depth: config.max_depth, fold: config.fold };
+            let last = AtomicU64::new(0);
+            let report = |objects: u64| {
+                // Only differences are added; the order of the calls is the walk's own.
+                let before = last.swap(objects, Ordering::Relaxed);
+                progress.objects(objects - before);
+            };
+            traverse::walk_observed(&world, resolver, &roots, options, observer, &report)
+        });
+        Ok::<_, Error>((roots, walked, observed))
     })?;
     let mut incidents = process.incidents.clone();
     for part in [&debug.incidents, heap.incidents(), modules.incidents(), &queues.incidents, &roots.incidents] {
         incidents.merge(part);
     }
-    progress.counted_phase("walking", heap.totals().allocated_objects);
-    // The walk extends the type table by types that only descriptors know; functions are looked up beside it.
-    let types = std::mem::take(&mut debug.types);
-    let (walked, observed) = phases.time("walk", || {
-        let world = World::new(image, &heap, &masks, &modules, &descriptors);
-        let resolver = Resolver::new(&debug, types, bias, config.types);
-        let options = Options { max_depth: config.max_depth, fold: config.fold };
-        let last = AtomicU64::new(0);
-        let report = |objects: u64| {
-            // Only differences are added; the order of the calls is the walk's own.
-            let before = last.swap(objects, Ordering::Relaxed);
-            progress.objects(objects - before);
-        };
-        let walked = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| heap.fetch_ahead(image, &walked));
-            let result = traverse::walk_observed(&world, resolver, &roots, options, observer, &report);
-            walked.store(true, Ordering::Relaxed);
-            result
-        })
-    });
     incidents.merge(&walked.incidents);
     incidents.merge(&descriptors.incidents());
     Ok((Model { heap, counters, masks, incidents }, walked, roots, observed))

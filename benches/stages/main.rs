@@ -1,9 +1,9 @@
 //! Speed of each stage, on one thread and on all: `cargo bench`, or `cargo bench -- --quick` for a first look.
 //!
 //! The bundled sample shows fixed costs, for it is small; set `GOREF_BENCH_DUMPS` to folders with `exe`, `core` and `truth.txt`, separated
-//! by `:`, to measure heaps of your own besides (`perf/run --keep` leaves such folders in `perf/.cache`). The walk's two halves show on
-//! shapes: claiming targets is nearly all that a `slice` or `selfish` heap asks for, scanning values that of `mix`; a walk `without
-//! types` follows the collector's masks alone.
+//! by `:`, to measure heaps of your own besides (`perf/run --keep` leaves such folders in `perf/.cache`). The walk's steps (scan programs,
+//! claims, the order of levels) are measured inside of it, on one thread, where they do not overlap; a walk `without types`
+//! follows the collector's masks alone.
 //!
 //! A fast wrong answer does not count: before anything is timed, the books must balance and reachable must be what the collector
 //! counted, as `truth.txt` says (if there is one), with every number of threads that is measured; lookups, masks and profiles are
@@ -25,8 +25,10 @@ use goref_fast::output::RunResult;
 use goref_fast::pipeline;
 use goref_fast::progress::Progress;
 use goref_fast::timing::Phases;
+use goref_fast::traverse::{StepTimes, Walked};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 /// As the program itself.
 #[global_allocator]
@@ -62,6 +64,32 @@ fn stage<I: Send, T: Send>(
         });
     }
     group.finish();
+}
+
+/// Measures the steps of a walk by its own clocks.
+fn steps(criterion: &mut Criterion, dump: &str, objects: u64, pool: &ThreadPool, walk: impl Fn() -> Walked + Sync) {
+    type Step = (&'static str, fn(&StepTimes) -> Duration);
+    let all: [Step; 4] = [
+        ("scan programs", |times| times.expand),
+        ("claims", |times| times.claim),
+        ("order of levels", |times| times.arrange),
+        ("small levels", |times| times.chase),
+    ];
+    for (step, of) in all {
+        let mut group = criterion.benchmark_group(step);
+        group.throughput(Throughput::Elements(objects)).sample_size(10).sampling_mode(SamplingMode::Flat);
+        group.bench_function(dump, |bencher| {
+            bencher.iter_custom(|rounds| {
+                let round = |_| {
+                    let walked = pool.install(&walk);
+                    assert_eq!(walked.stats.objects, objects, "{dump}: objects reached");
+                    of(&walked.times)
+                };
+                (0..rounds).map(round).sum()
+            });
+        });
+        group.finish();
+    }
 }
 
 /// A pool of one thread and, if there are more, one of all.
@@ -133,6 +161,11 @@ fn measure(criterion: &mut Criterion, dump: &Dump, pools: &[ThreadPool]) {
             (dump::walk(process, &mut model, &roots, config), roots, model)
         });
     }
+    steps(criterion, name, reachable.objects, &pools[0], || {
+        let mut model = model_of();
+        let roots = dump::collect(process, &model);
+        dump::walk(process, &mut model, &roots, &config)
+    });
     profile::measure(criterion, name, &pools[..1], &result.tree, &result.target, config.max_stacks);
 }
 

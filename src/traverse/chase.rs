@@ -6,13 +6,15 @@
 //! marked, all candidates of a level are looked at; one that is not plain sends the level to the general wave instead, so there
 //! is one place for each special case. Candidates are settled in the same order as in a wave: the answer is the same.
 
-use super::claim::{ShardState, fills};
+use super::claim::fills;
 use super::expand::{Buffers, LateOpen, Loose, element_count};
-use super::frontier::{Frontier, Group, Item, Next, POOL};
+use super::frontier::{Frontier, Group, Next};
+use super::items::{Item, POOL};
 use super::observe::{Edge, Holder, ObjectId, Observer, Operation, Outcome};
 use super::operations::{Emit, Sink};
 use super::paths::PathId;
 use super::scan::{ProgramId, ProgramKey};
+use super::shard::ShardState;
 use super::targets::{Retype, Target};
 use super::world::World;
 use super::{Walker, get_mut};

@@ -4,19 +4,19 @@
 //! (`&srv.mu`, `s[3:5]`, `unsafe.Pointer`) leaves the other mask words *open*; a later candidate whose type explains open words scans
 //! just those, without counting the object again.
 
+use super::ask::{ASKS, Answer, Ask, Question, resolve};
 use super::expand::Output;
-use super::frontier::{Depot, Gathered, Item, Stretch, TAIL};
+use super::items::{Depot, Item, Stretch};
 use super::observe::{Edge, Holder, ObjectId, Observer, Operation, Outcome};
 use super::segments::{Candidates, Run};
+use super::shard::{Claimed, Open, Own, ShardState, Tally};
 use super::targets::{Retype, Target, Targets};
 use super::visited::Visited;
 use super::world::World;
 use crate::address::{Addr, AddrRange};
 use crate::image::Scratch;
-use crate::incident::Incidents;
 use crate::model::heap::{MaskSource, SpanId};
 use crate::prefetch::prefetch;
-use rustc_hash::FxHashMap;
 
 /// Slot sizes by size class, class 0 (large) excepted. The same in every release (`internal/runtime/gc/sizeclasses.go`).
 const CLASS_SIZES: [u16; 68] = [
@@ -27,10 +27,8 @@ const CLASS_SIZES: [u16; 68] = [
 ];
 
 /// Words more than 32 GiB past their shard's base, which only one object of more than that pushes so far, are not followed.
-const BEYOND_SHARD: &str = "walk.beyond_shard";
+pub(super) const BEYOND_SHARD: &str = "walk.beyond_shard";
 
-/// Objects that are asked together what they are: enough to hide the latency of the answers.
-const ASKS: usize = 512;
 /// Candidates that are looked up together: enough to hide the latency of a load, few enough to stay in the first cache.
 const BATCH: usize = 64;
 /// Instead of an ordinal: there is no object. No shard has so many slots that it is one's ordinal.
@@ -39,201 +37,6 @@ const NOT_AN_OBJECT: u32 = u32::MAX;
 const NO_SPAN: u32 = u32::MAX;
 /// Words of the largest slot without a header: 512 bytes.
 const SMALL_WORDS: u16 = 64;
-/// Entries of a wave's lists that a shard keeps room for.
-const KEPT: usize = 1 << 10;
-
-/// Mask words of a partial object that no claimant explained yet.
-#[derive(Copy, Clone, Debug)]
-pub struct Open {
-    /// Bit per word of the slot.
-    pub words: u64,
-    /// Path on which the object is counted; `u32::MAX` until the wave's paths are numbered.
-    pub path: u32,
-}
-
-/// A shard while it is walked; the pool's has no slots. `S`: what an observer learns there.
-#[derive(Debug)]
-pub struct ShardState<S> {
-    /// Marks.
-    pub visited: Visited,
-    /// Partial objects by ordinal.
-    pub open: FxHashMap<u32, Open>,
-    /// Bit per ordinal: has an entry in `open`. Empty while there is none, so that duplicates cost no hash lookup.
-    open_bits: Vec<u64>,
-    /// What the next level scans here.
-    pub gathered: Gathered,
-    /// What the last wave's claims produced here.
-    pub claimed: Claimed,
-    /// What the observer learned.
-    pub observed: S,
-}
-
-impl<S: Default> ShardState<S> {
-    /// An untouched shard.
-    #[must_use]
-    pub fn new(visited: Visited) -> Self {
-        Self {
-            visited,
-            open: FxHashMap::default(),
-            open_bits: Vec::new(),
-            gathered: Gathered::default(),
-            claimed: Claimed::default(),
-            observed: S::default(),
-        }
-    }
-}
-
-impl<S> ShardState<S> {
-    /// Opens words of an object, unless it is partial already.
-    pub fn open(&mut self, ordinal: u32, open: Open) {
-        let word = ordinal as usize / 64;
-        if self.open_bits.len() <= word {
-            self.open_bits.resize(word + 1, 0);
-        }
-        self.open_bits[word] |= 1 << (ordinal % 64);
-        self.open.entry(ordinal).or_insert(open);
-    }
-
-    /// Takes all open words: the masked walk follows them.
-    pub fn take_open(&mut self) -> Vec<(u32, Open)> {
-        self.open_bits = Vec::new();
-        let mut all: Vec<_> = self.open.drain().collect();
-        all.sort_unstable_by_key(|(ordinal, _)| *ordinal);
-        all
-    }
-
-    /// Whether the object has words that no claimant explained yet.
-    #[inline]
-    pub fn is_partial(&self, ordinal: u32) -> bool {
-        self.open_bits.get(ordinal as usize / 64).is_some_and(|w| w >> (ordinal % 64) & 1 != 0)
-    }
-}
-
-/// Objects counted by one key.
-#[derive(Copy, Clone, Debug)]
-pub struct Tally {
-    /// Number of the key's target.
-    pub target: u32,
-    /// Objects.
-    pub objects: u64,
-    /// Their slots' bytes.
-    pub bytes: u64,
-}
-
-/// Items for the next level, from one key.
-#[derive(Copy, Clone, Debug)]
-pub struct ClaimPart {
-    /// Number of the key's target.
-    pub target: u32,
-    /// What the object's own memory says of its type.
-    pub own: Own,
-    /// The items in the shard's columns.
-    pub stretch: Stretch,
-    /// Bytes of the objects, if `own` says more than the key.
-    pub bytes: u64,
-}
-
-/// An object's type by its own memory.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Own {
-    /// It says nothing: the edge's target holds.
-    Nothing,
-    /// Dynamic type number of its allocation type.
-    Header(u32),
-    /// Code pointer of a closure, and the bytes that its slot has for it.
-    Closure(u64, u32),
-    /// First byte of a trie node: 1 for an entry, 2 for an inner node.
-    Trie(u32),
-}
-
-/// What one shard's claims of a wave produced, besides items.
-#[derive(Default, Debug)]
-pub struct Claimed {
-    /// Counts by key; a key may come several times.
-    pub tallies: Vec<Tally>,
-    /// Items for the next level, by key.
-    pub parts: Vec<ClaimPart>,
-    /// Partial objects opened in this wave, with the target whose key says their path.
-    pub opened: Vec<(u32, u32)>,
-    /// Soft errors.
-    pub incidents: Incidents,
-    /// Runs to visit, packed: see [`claim_shard`].
-    runs: Vec<u128>,
-    /// Items of the run at hand that are restricted to some of their words.
-    refills: Vec<Item>,
-    dialog: Dialog,
-}
-
-impl Claimed {
-    /// Adds a stretch of items, joined to the one before if it is of the same kind.
-    fn add(&mut self, target: u32, own: Own, stretch: Stretch, bytes: u64) {
-        if stretch.len == 0 {
-            return;
-        }
-        if let Some(last) = self.parts.last_mut()
-            && (last.target, last.own) == (target, own)
-            && last.stretch.join(&stretch)
-        {
-            last.bytes += bytes;
-            return;
-        }
-        self.parts.push(ClaimPart { target, own, stretch, bytes });
-    }
-
-    /// Forgets the last wave, keeping a little memory.
-    pub fn clear(&mut self) {
-        fn clear<T>(list: &mut Vec<T>) {
-            list.clear();
-            list.shrink_to(KEPT);
-        }
-        clear(&mut self.tallies);
-        clear(&mut self.parts);
-        clear(&mut self.opened);
-        clear(&mut self.runs);
-        clear(&mut self.refills);
-        clear(&mut self.dialog.asks);
-        clear(&mut self.dialog.answers);
-        self.incidents = Incidents::default();
-    }
-}
-
-/// An object whose own memory is to say its type.
-#[derive(Debug)]
-struct Ask {
-    target: u32,
-    /// Where the word that says it lies.
-    addr: u64,
-    item: Item,
-    /// Slot size.
-    bytes: u64,
-    question: Question,
-}
-
-#[derive(Copy, Clone, Debug)]
-enum Question {
-    /// Its malloc header, for this many bytes of object.
-    Header(u64),
-    /// Its code pointer; bytes as in [`Own::Closure`].
-    Closure(u32),
-    /// Its first byte.
-    Trie,
-}
-
-/// The answer to an [`Ask`].
-#[derive(Debug)]
-struct Answer {
-    target: u32,
-    own: Own,
-    item: Item,
-    bytes: u64,
-}
-
-/// What a shard asks and learns in one wave.
-#[derive(Default, Debug)]
-struct Dialog {
-    asks: Vec<Ask>,
-    answers: Vec<Answer>,
-}
 
 /// Settles all candidates of `shard` in one wave. What comes out is in `state.claimed` and `state.gathered`.
 pub fn claim_shard<O: Observer>(
@@ -553,85 +356,6 @@ impl Claim<'_> {
             _ => {}
         }
     }
-}
-
-impl Claimed {
-    /// Answers for an object of allocation type `rtype` with `size` usable bytes: it is tiled by that type.
-    ///
-    /// * `answer`: its type and count are to be found here.
-    fn header(&mut self, world: &World<'_>, answer: Answer, rtype: u64, size: u64) {
-        if rtype == 0 {
-            // Just being allocated: the collector sees no pointers either.
-            return;
-        }
-        let Some(mask) = world.masks.get(world.image, rtype) else {
-            self.incidents.count("walk.unreadable_allocation_type");
-            return;
-        };
-        if mask.size > size {
-            self.incidents.count("walk.allocation_type_larger_than_object");
-            return;
-        }
-        if mask.ptr_words == 0 {
-            return;
-        }
-        let count = (size / mask.size).clamp(1, u64::from(TAIL - 1));
-        // An object longer than a shard may reach is followed up to there.
-        let reach = (u64::from(u32::MAX - answer.item.granule) * 8 / mask.size).max(1);
-        if count > reach {
-            self.incidents.count(BEYOND_SHARD);
-        }
-        let count = count.min(reach) as u32;
-        let own = Own::Header(world.type_number(rtype));
-        self.dialog.answers.push(Answer { own, item: Item { count, ..answer.item }, ..answer });
-    }
-}
-
-/// Reads what objects say of themselves, all at once, and adds them to the next level.
-fn resolve<S>((world, depot): (&World<'_>, &Depot), state: &mut ShardState<S>, scratch: &mut Scratch) {
-    let claimed = &mut state.claimed;
-    if claimed.dialog.asks.is_empty() && claimed.dialog.answers.is_empty() {
-        return;
-    }
-    let mut asks = std::mem::take(&mut claimed.dialog.asks);
-    let ranges: Vec<_> = asks.iter().map(|a| AddrRange { start: Addr(a.addr), len: 8 }).collect();
-    let unit = world.image.load(&ranges, scratch);
-    for i in 0..asks.len() {
-        if let Some(byte) = unit.get(i).first() {
-            prefetch(byte);
-        }
-    }
-    for (i, Ask { target, item, bytes, question, .. }) in asks.drain(..).enumerate() {
-        let Ok(word) = unit.get(i).try_into().map(u64::from_le_bytes) else {
-            claimed.incidents.count("walk.object_not_in_core");
-            continue;
-        };
-        let own = match question {
-            Question::Header(size) => {
-                claimed.header(world, Answer { target, own: Own::Nothing, item, bytes }, word, size);
-                continue;
-            }
-            Question::Closure(room) => Own::Closure(word, room),
-            // `isEntry` is a bool.
-            Question::Trie => Own::Trie(if word & 0xff != 0 { 1 } else { 2 }),
-        };
-        claimed.dialog.answers.push(Answer { target, own, item, bytes });
-    }
-    claimed.dialog.asks = asks;
-    let mut answers = std::mem::take(&mut claimed.dialog.answers);
-    let order = |a: &Answer| (a.target, a.own);
-    if !answers.is_sorted_by_key(order) {
-        answers.sort_by_key(order);
-    }
-    let mut items = Vec::new();
-    for run in answers.chunk_by(|a, b| order(a) == order(b)) {
-        items.clear();
-        items.extend(run.iter().map(|a| a.item));
-        let stretch = state.gathered.items.push(depot, &items);
-        claimed.add(run[0].target, run[0].own, stretch, run.iter().map(|a| a.bytes).sum());
-    }
-    answers.clear();
-    claimed.dialog.answers = answers;
 }
 
 /// Whether values from the slot's start leave no word of a slot of that class to others: the next smaller class would not hold them.

@@ -1,12 +1,14 @@
 //! Hot: expands a unit of items into candidates. Read-only.
 //!
 //! A unit finds its items' spans, loads their bytes and masks at once, and hands them to the program's operations
-//! ([`super::operations`]), which append a candidate for each pointer to the worker's segment *for the target's shard*.
+//! (`operations.rs`), which append a candidate for each pointer to the worker's segment *for the target's shard*.
 //!
 //! The mask of an object up to 512 bytes is in its span: one or two words, loaded with the object. A larger object was
 //! given its allocation type's own program when it was claimed, so its mask needs no second look.
 
-use super::frontier::{Frontier, Item, MAX_RUN, POOL, Part, Slice, Stretch, TAIL};
+use super::arrange::MAX_RUN;
+use super::frontier::{Frontier, Part, Slice};
+use super::items::{Item, POOL, Stretch, TAIL};
 use super::observe::Holder;
 use super::operations::{Emit, Sink, Value, low_bits, word_at};
 use super::scan::Program;

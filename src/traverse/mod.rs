@@ -6,10 +6,13 @@
 //! few distinct edges are resolved to targets ([`targets`]). See DESIGN.md for why this order gives the same answer for any
 //! number of threads.
 
+mod arrange;
+mod ask;
 mod chase;
 pub mod claim;
 pub mod expand;
 pub mod frontier;
+pub mod items;
 pub mod labels;
 pub mod library;
 pub mod observe;
@@ -17,6 +20,7 @@ mod operations;
 pub mod paths;
 pub mod scan;
 pub mod segments;
+pub mod shard;
 mod statics;
 pub mod targets;
 pub mod visited;
@@ -28,9 +32,9 @@ use crate::model::heap::{Heap, Shard, SpanId};
 use crate::model::types::{Kind, TypeId};
 use crate::roots::{Roots, Stratum};
 use chase::Chase;
-use claim::{Open, ShardState};
 use expand::{Buffers, Pool};
-use frontier::{Depot, Frontier, Item, Next, POOL, TAIL};
+use frontier::{Frontier, Next};
+use items::{Depot, Item, POOL, TAIL};
 use labels::LabelId;
 use observe::{Observer, Silent};
 use paths::{PathId, Paths};
@@ -38,8 +42,10 @@ use rayon::prelude::*;
 use roaring::RoaringBitmap;
 use rustc_hash::FxHashMap;
 use scan::{NO_TYPE, ProgramId, ProgramKey, Programs, Step};
+use shard::{Open, ShardState};
 use statics::Statics;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use targets::Resolver;
 use visited::Visited;
 use wave::WaveState;
@@ -76,6 +82,21 @@ pub struct WalkStats {
     pub over_budget: u64,
 }
 
+/// Wall time of a walk's steps. With several threads claims and expansions overlap, and the sum is more than the walk took.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct StepTimes {
+    /// Scanning items into candidates.
+    pub expand: Duration,
+    /// Settling candidates.
+    pub claim: Duration,
+    /// Numbering paths and what else runs between waves.
+    pub regroup: Duration,
+    /// Putting levels in order.
+    pub arrange: Duration,
+    /// Levels of a few items, all steps.
+    pub chase: Duration,
+}
+
 /// The result of a walk.
 #[derive(Debug)]
 pub struct Walked {
@@ -93,6 +114,8 @@ pub struct Walked {
     pub conservative: Vec<RoaringBitmap>,
     /// Counters.
     pub stats: WalkStats,
+    /// Where the time went.
+    pub times: StepTimes,
     /// Soft errors by cause.
     pub incidents: Incidents,
 }
@@ -155,6 +178,7 @@ struct Walker<'w, 'a, 'img, O: Observer> {
     loose: Vec<(PathId, u64, u64)>,
     types: TypeCounts,
     stats: WalkStats,
+    times: StepTimes,
     incidents: Incidents,
     progress: &'w (dyn Fn(u64) + Sync),
     /// Objects when `progress` was called last.
@@ -225,6 +249,7 @@ pub fn walk_observed<O: Observer>(
         loose: Vec::new(),
         types: TypeCounts::default(),
         stats: WalkStats::default(),
+        times: StepTimes::default(),
         incidents: Incidents::default(),
         progress,
         reported: 0,
@@ -327,7 +352,9 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
                 }
                 self.level(&storage, true, &mut next);
             }
+            let start = Instant::now();
             frontier.build(&mut next, &mut self.shards, &self.depot, &self.resolver.programs);
+            self.times.arrange += start.elapsed();
             if frontier.is_empty() {
                 self.leftover(&mut next);
                 if next.is_empty() {
@@ -335,7 +362,9 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
                 }
                 continue;
             }
+            let start = Instant::now();
             if self.chase(&frontier, &mut next) {
+                self.times.chase += start.elapsed();
                 continue;
             }
             self.stats.levels += 1;
@@ -430,9 +459,9 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
             (b.2, b.1).cmp(&(a.2, a.1)).then_with(|| text(a).cmp(text(b)))
         });
         let observed = self.shards.into_iter().map(|s| s.into_inner().unwrap_or_else(PoisonError::into_inner).observed);
-        let (paths, stats, incidents) = (self.paths, self.stats, self.incidents);
+        let (paths, stats, times, incidents) = (self.paths, self.stats, self.times, self.incidents);
         let observed = observed.collect();
-        (Walked { paths, labels, types, reached, reached_in, conservative, stats, incidents }, observed)
+        (Walked { paths, labels, types, reached, reached_in, conservative, stats, times, incidents }, observed)
     }
 }
 

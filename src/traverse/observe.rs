@@ -3,7 +3,7 @@
 //! Totals and paths need no holders, so the ordinary walk runs with [`Silent`], for which the compiler leaves all of this out.
 //! Dominators, "who else holds this" and type-to-type edges are observers.
 
-use super::frontier::POOL;
+use super::items::POOL;
 use super::scan::ProgramId;
 
 /// Who holds a pointer.

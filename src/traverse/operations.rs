@@ -4,7 +4,7 @@
 //! target's shard, in runs of one key: claims then visit candidates in key order without a key per candidate.
 
 use super::expand::{Dynamic, LateOpen, Located, Loose};
-use super::frontier::TAIL;
+use super::items::TAIL;
 use super::observe::Holder;
 use super::scan::{Edge, INDEXED, Op, Program, ProgramKey, for_each_rep};
 use super::world::World;

@@ -1,18 +1,21 @@
 //! One wave: expand, resolve the distinct edges, claim, regroup. The same code for a wave of one item and of 2^16; a small one runs on the
 //! calling thread, since a list has ten million of them.
 
-use super::claim::{Open, Own, ShardState, claim_shard};
+use super::claim::claim_shard;
 use super::expand::{Output, Wave, expand_unit};
-use super::frontier::{Cursor, Frontier, Item, Next, POOL, Slice, column};
+use super::frontier::{Cursor, Frontier, Next, Slice, column};
+use super::items::{Item, POOL};
 use super::observe::{Observer, Operation};
 use super::paths::PathId;
 use super::scan::{INDEXED, ProgramId, ProgramKey};
+use super::shard::{Open, Own, ShardState};
 use super::targets::{Resolver, Retype, Target, Targets};
 use super::{Walker, lock};
 use crate::image::Scratch;
 use crate::incident::Incidents;
 use rayon::prelude::*;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 /// Elements of one unit of expansion: enough that a unit's candidates make runs worth visiting in each shard, few enough that a
 /// wave has many units to steal.
@@ -97,22 +100,28 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
         let level = Level { frontier, storage };
         let [mut wave, mut after] = std::mem::take(&mut self.waves);
         let mut cursor = Cursor::default();
+        let timed = |f: &dyn Fn()| {
+            let start = Instant::now();
+            f();
+            start.elapsed()
+        };
         if self.begin(level, &mut cursor, &mut wave) {
-            self.expand(level, &wave);
+            self.times.expand += timed(&|| self.expand(level, &wave));
             loop {
+                let start = Instant::now();
                 self.prepare(level, &mut wave);
                 let more = self.begin(level, &mut cursor, &mut after);
-                if more && wave.is_large() {
-                    rayon::join(|| self.claim(&wave), || self.expand(level, &after));
-                } else {
-                    self.claim(&wave);
-                    if more {
-                        self.expand(level, &after);
-                    }
-                }
+                self.times.regroup += start.elapsed();
+                let claim = || timed(&|| self.claim(&wave));
+                let expand = || if more { timed(&|| self.expand(level, &after)) } else { Duration::ZERO };
+                let (claim, expand) = if wave.is_large() { rayon::join(claim, expand) } else { (claim(), expand()) };
+                self.times.claim += claim;
+                self.times.expand += expand;
+                let start = Instant::now();
                 self.regroup(level, &mut wave, next);
                 self.claim_statics(level, &wave, next);
                 wave.outputs.iter_mut().for_each(|output| super::get_mut(output).clear());
+                self.times.regroup += start.elapsed();
                 self.report();
                 if !more {
                     break;

@@ -22,9 +22,20 @@ const HOLE: u64 = 512 << 10;
 const REQUEST: u64 = 4 << 20;
 
 impl Heap {
-    /// Asks for all memory with pointers, unless it seems to be at hand. Returns when all is asked for, or soon after `stop` is set.
-    /// Changes no answer, only when pages come.
-    pub fn fetch_ahead(&self, image: &dyn Image, stop: &AtomicBool) {
+    /// Runs `f`, which reads the heap and the stacks between its spans, and asks for that memory ahead of it unless it seems to be at
+    /// hand. Changes no answer, only when pages come.
+    pub fn while_fetching<T>(&self, image: &dyn Image, f: impl FnOnce() -> T) -> T {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.fetch_ahead(image, &stop));
+            let result = f();
+            stop.store(true, Ordering::Relaxed);
+            result
+        })
+    }
+
+    /// Asks for all memory with pointers. Returns when all is asked for, or soon after `stop` is set.
+    fn fetch_ahead(&self, image: &dyn Image, stop: &AtomicBool) {
         if self.seems_cached(image) {
             return;
         }
