@@ -5,20 +5,18 @@
 //! cause, content and holder, are what the core has. No number is tolerated.
 
 use crate::fixtures::unmet;
-use crate::harness::corefile::{Run, Truth, parse_truth};
+use crate::harness::corefile::{Truth, parse_truth};
+use crate::harness::dying::{self, Death, Writer};
 use crate::harness::program::{Mode, Program};
 use crate::harness::toolchain::{Toolchain, newest, selected};
-use crate::harness::{Outcome, Skip, expect, required, root, sparse, tool};
+use crate::harness::{Outcome, expect, required, root, tool};
 use crate::reference::check::{config, walk};
 use crate::reference::dump::Dump;
 use crate::reference::heap::{Memory, Object};
 use crate::reference::sets::{self, describe};
 use goref_fast::address::Addr;
 use goref_fast::image::{Inputs, Process};
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
 
 /// A way to die, and what it leaves on the heap.
 struct Way {
@@ -49,13 +47,19 @@ const NIL: &str = "runtime error: invalid memory address or nil pointer derefere
 /// Size of the fixture's `V`.
 const V: u64 = 32;
 
-const WAYS: [Way; 7] = [
+const WAYS: [Way; 10] = [
     // SIGABRT to the thread of the goroutine.
     Way { name: "abort", by_abort: true, made: &[], held_by_looks_in: None },
     // SIGQUIT to the process: any thread handles it.
     Way { name: "quit", by_abort: false, made: &[], held_by_looks_in: None },
     // While another goroutine holds an object in a register alone.
     Way { name: "spin", by_abort: true, made: &[], held_by_looks_in: Some("main.spin") },
+    // The same, preempted by a signal: the frame that has its registers is scanned by looks, and the one that it interrupted.
+    Way { name: "preempted", by_abort: true, made: &[], held_by_looks_in: Some("main.spin") },
+    // Preempted in the prologue of a function: everything is exact.
+    Way { name: "prologue", by_abort: true, made: &[], held_by_looks_in: None },
+    // A goroutine that never ran.
+    Way { name: "unstarted", by_abort: true, made: &[], held_by_looks_in: None },
     Way { name: "panic", by_abort: false, made: &[Made::Boxed(FAILURE)], held_by_looks_in: None },
     Way { name: "nil", by_abort: false, made: &[Made::Boxed(NIL), Made::Text(NIL)], held_by_looks_in: None },
     // Two fatal errors: no goroutine runs; the running one's.
@@ -67,14 +71,7 @@ macro_rules! kernel {
     ($($name:ident: $version:literal, $mode:ident;)*) => {
         $(#[test] fn $name() {
             if selected($version) {
-                let writer = match kernel_writes_cores() {
-                    Ok(()) => Writer::Kernel,
-                    Err(reason) => {
-                        eprintln!("cores by gdb and not by the kernel: {reason}");
-                        Writer::Debugger
-                    }
-                };
-                check_all($version, Mode::$mode, writer);
+                check_all($version, Mode::$mode, Writer::preferred());
             }
         })*
     };
@@ -225,25 +222,6 @@ fn held_by_looks(way: &Way, memory: Memory<'_>, report: &str) -> Vec<String> {
     vec![format!("{line}; the word leads to {held:?}, expected a V held by {function}")]
 }
 
-#[derive(Copy, Clone, Debug)]
-enum Writer {
-    Kernel,
-    Debugger,
-}
-
-/// `Err` says why the kernel will not write a core into the working folder.
-fn kernel_writes_cores() -> Result<(), String> {
-    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
-    if pattern.trim().is_empty() || pattern.starts_with('|') || pattern.contains('/') {
-        return Err(format!("/proc/sys/kernel/core_pattern is {:?}", pattern.trim()));
-    }
-    let limit = Command::new("sh").args(["-c", "ulimit -H -c"]).output().map_err(|e| format!("sh: {e}"))?;
-    match String::from_utf8_lossy(&limit.stdout).trim() {
-        "unlimited" => Ok(()),
-        limit => Err(format!("the hard limit on cores is {limit}")),
-    }
-}
-
 /// The core of a crash and what the collector counted before.
 struct Crash {
     exe: PathBuf,
@@ -253,59 +231,12 @@ struct Crash {
 
 impl Crash {
     fn take(version: &str, mode: Mode, way: &Way, writer: Writer) -> Outcome<Self> {
-        static TAKING: Mutex<()> = Mutex::new(());
-        let _one_at_a_time = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
         let program = Program::build(&Toolchain::get(version)?, "testdata/programs/cmd/crash", mode);
-        let name = format!("{}-{writer:?}", way.name).to_lowercase();
-        let (core, truth_file) = (program.dir.join(format!("core-{name}")), program.dir.join(format!("truth-{name}")));
-        if !truth_file.exists() {
-            let dir = tempfile::tempdir_in(&program.dir).expect("a temporary folder");
-            let line = match writer {
-                Writer::Kernel => by_kernel(&program.exe, way.name, dir.path())?,
-                Writer::Debugger => by_debugger(&program.exe, way, dir.path())?,
-            };
-            let written = fs::read_dir(dir.path()).unwrap().next();
-            let written = written.ok_or_else(|| Skip(format!("{writer:?} wrote no core of {}", way.name)))?;
-            sparse::copy(&mut File::open(written.unwrap().path()).unwrap(), &core).unwrap();
-            fs::write(&truth_file, line).unwrap();
-        }
-        let truth = parse_truth(&fs::read_to_string(truth_file).unwrap(), "TRUTH").expect("numbers after TRUTH");
+        // Goroutines in their prologue: preempted there and nowhere else.
+        let godebug = if way.name == "prologue" { "asyncpreemptoff=1" } else { "" };
+        let death = Death { args: &[way.name], procs: 2, godebug, second_abort: way.by_abort };
+        let (core, line) = dying::take(&program, &death, writer)?;
+        let truth = parse_truth(&line, "TRUTH").expect("numbers after TRUTH");
         Ok(Self { exe: program.exe, core, truth })
     }
-}
-
-fn environment(command: &mut Command, dir: &Path) {
-    command
-        .current_dir(dir)
-        .env("GOTRACEBACK", "crash")
-        .env("GOMAXPROCS", "2")
-        .env_remove("GODEBUG")
-        .env_remove("GOGC");
-}
-
-/// Lets it die; returns its line of truth.
-fn by_kernel(exe: &Path, way: &str, dir: &Path) -> Outcome<String> {
-    let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -c unlimited && exec \"$0\" \"$1\""]).arg(exe).arg(way);
-    environment(&mut command, dir);
-    let mut run = Run::spawn(&mut command)?;
-    let line = run.line("TRUTH");
-    let _ = run.child.wait();
-    Ok(line)
-}
-
-/// Runs it under gdb, which lets the runtime have all signals and stops at the SIGABRT that the dying runtime raises: the first,
-/// unless that was the beginning.
-fn by_debugger(exe: &Path, way: &Way, dir: &Path) -> Outcome<String> {
-    let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "-batch", "-ex", "handle all nostop noprint pass", "-ex", "handle SIGABRT stop", "-ex", "run"]);
-    if way.by_abort {
-        gdb.args(["-ex", "continue"]);
-    }
-    gdb.args(["-ex", "generate-core-file core", "-ex", "kill", "--args"]).arg(exe).arg(way.name);
-    environment(&mut gdb, dir);
-    let output = gdb.stdin(Stdio::null()).output().map_err(|e| Skip(format!("gdb: {e}")))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = text.lines().find_map(|l| l.find("TRUTH ").map(|at| l[at..].to_owned()));
-    line.ok_or_else(|| Skip(format!("gdb: {}", String::from_utf8_lossy(&output.stderr))))
 }

@@ -7,6 +7,8 @@
 //! * [`shapes`]: generated heaps of `perf/gen`: totals of a million mixed objects, lists, self-referring types.
 //! * [`crash`]: programs that die in several ways, dumped by the kernel or by gdb; every object that a crash makes is named.
 //! * [`books`]: a program that states its own books: every total, counter and kind of garbage; and roots left out one kind at a time.
+//! * [`cgo`]: goroutines in C code and in functions that C called.
+//! * [`churn`]: dumps taken at any time: in collections, in the allocator, in the middle of growing stacks.
 //! * [`sample`]: the bundled sample of `testdata/sample`; needs neither Go nor a network.
 //! * [`reference`]: a naive walker that shares no code with `src/traverse`: the same objects, paths and totals.
 //! * [`hostile`]: seeded mutations of a dump, under limits of time and memory.
@@ -22,6 +24,8 @@
 mod architecture;
 mod bad_input;
 mod books;
+mod cgo;
+mod churn;
 mod crash;
 mod fixtures;
 mod harness;

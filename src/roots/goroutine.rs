@@ -1,7 +1,8 @@
 //! Scans one goroutine: frames by their plans, then what the goroutine's own records point to, then the stack objects that live
 //! pointers hit (`scanstack`, `scanframeworker`, `stackScanState`).
 
-use super::plan::{self, Object, Referent, Source};
+use super::objects::{Holder, ObjectAt, REG_ARGS, StackPointer};
+use super::plan::{self, Referent, Source};
 use super::stacks::{Batch, BatchPlan, Shared};
 use super::store::Head;
 use super::{RootKind, Sources, Stratum};
@@ -10,62 +11,27 @@ use crate::model::stacks::{
     Entry, Frame, FrameCodes, Goroutine, StackMemory, is_reflect_stub, reflect_arguments, unwind,
 };
 use crate::model::types::TypeId;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// Defer records of a goroutine that are followed: the list is hostile, and may be circular.
 const MAX_DEFERS: usize = 1 << 20;
-/// Channel operations of a goroutine that are followed: a `select` has at most 65536 cases, and a hostile list may be circular.
-const MAX_WAITING: usize = 1 << 16;
 /// The bottom of every goroutine's stack, not a call.
 const GOEXIT: &str = "runtime.goexit";
 
 /// Buffers reused from goroutine to goroutine.
 #[derive(Default)]
 pub(super) struct Work {
-    frames: Vec<Frame>,
+    pub(super) frames: Vec<Frame>,
     /// Labels of the call chains down to a frame, from the outermost frame on; made as far as needed.
     chains: Vec<Option<u32>>,
     /// Stack objects by address.
-    objects: Vec<ObjectAt>,
+    pub(super) objects: Vec<ObjectAt>,
     /// Pointers into this stack, in the order found.
-    pointers: Vec<StackPointer>,
+    pub(super) pointers: Vec<StackPointer>,
     /// Such pointers that were found conservatively: they wait until the exact ones are done.
-    doubtful: Vec<StackPointer>,
+    pub(super) doubtful: Vec<StackPointer>,
     /// Addresses on this stack where a channel operation has its value, with the type that the channel gives it.
-    waiting: Vec<(u64, TypeId)>,
-}
-
-/// A stack object of one of the frames.
-#[derive(Copy, Clone)]
-struct ObjectAt {
-    addr: u64,
-    /// 0 once it was scanned.
-    size: u64,
-    frame: u32,
-    /// Among the objects of the frame's plan, or [`REG_ARGS`].
-    index: u32,
-}
-
-/// The register block of a reflect stub, which no table lists.
-const REG_ARGS: u32 = u32::MAX;
-
-/// A pointer into the goroutine's own stack.
-#[derive(Copy, Clone)]
-struct StackPointer {
-    to: u64,
-    /// The variable that holds it.
-    holder: Option<Holder>,
-}
-
-/// A variable whose only pointer leads to a stack object.
-#[derive(Copy, Clone)]
-struct Holder {
-    label: u32,
-    /// What it refers to.
-    referent: Referent,
-    /// Its function is the runtime's.
-    runtime: bool,
+    pub(super) waiting: Vec<(u64, TypeId)>,
 }
 
 /// One goroutine in the works.
@@ -115,14 +81,14 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         self.scan_objects();
     }
 
-    fn plan(&mut self, frame: Frame) -> Arc<BatchPlan> {
+    pub(super) fn plan(&mut self, frame: Frame) -> Arc<BatchPlan> {
         let batch = &mut *self.batch;
         let plan = batch.plans.entry((frame.code, frame.mode));
         plan.or_insert_with(|| Arc::new(self.shared.plan(batch.codes.code(frame.code), frame.mode))).clone()
     }
 
     /// The label of the call chain from the outermost function to frame `frame`.
-    fn chain(&mut self, frame: usize) -> u32 {
+    pub(super) fn chain(&mut self, frame: usize) -> u32 {
         let frames = &self.work.frames;
         let codes = &self.batch.codes;
         // Element k is the chain that ends k frames from the outermost.
@@ -154,7 +120,7 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
     }
 
     /// A word of the value in the making: sorts out pointers into this stack, and what cannot be a pointer.
-    fn push(&mut self, word: u64, live: bool, conservative: bool, holder: Option<Holder>) {
+    pub(super) fn push(&mut self, word: u64, live: bool, conservative: bool, holder: Option<Holder>) {
         let mut pointer = live;
         if live && self.g.stack.contains(Addr(word)) {
             let list = if conservative { &mut self.work.doubtful } else { &mut self.work.pointers };
@@ -166,7 +132,7 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         self.batch.store.push(word, pointer);
     }
 
-    fn head(&self, stratum: Stratum, kind: RootKind, label: u32, ty: Option<TypeId>, addr: u64) -> Head {
+    pub(super) fn head(&self, stratum: Stratum, kind: RootKind, label: u32, ty: Option<TypeId>, addr: u64) -> Head {
         let conservative = stratum == Stratum::Conservative;
         Head { stratum, kind, conservative, label, ty, goid: self.g.goid, addr: Addr(addr) }
     }
@@ -212,8 +178,17 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
             let head = self.head(stratum, RootKind::FrameVariable, label, ty, addr);
             self.batch.store.finish(first, head);
         }
-        for (offset, nwords) in &plan.unnamed {
-            self.scan_run(index, frame.cfa.wrapping_add_signed(*offset), *nwords as usize, |_| true, conservative);
+        let mut closure = None;
+        for run in &plan.unnamed {
+            let addr = frame.cfa.wrapping_add_signed(run.offset);
+            if run.lost.as_ref().is_some_and(|lost| self.scan_lost(index, addr, run.nwords, lost)) {
+                continue;
+            }
+            // A closure's words may be several runs.
+            closure = if conservative { None } else { self.closure_at(addr.wrapping_sub(8)).or(closure) };
+            if !closure.as_ref().is_some_and(|c| self.scan_captures(index, c, addr, u64::from(run.nwords))) {
+                self.scan_run(index, addr, run.nwords as usize, |_| true, conservative);
+            }
         }
         let code = self.batch.codes.code(frame.code);
         if is_reflect_stub(&code.name) && !conservative {
@@ -261,7 +236,7 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
     }
 
     /// A word of the frame at `cfa`; 0 if the image lacks it.
-    fn word(&mut self, cfa: u64, offset: i64) -> u64 {
+    pub(super) fn word(&mut self, cfa: u64, offset: i64) -> u64 {
         self.memory.word(cfa.wrapping_add_signed(offset)).unwrap_or_else(|| {
             self.batch.store.incidents.count("stack.unreadable_word");
             0
@@ -269,7 +244,14 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
     }
 
     /// A root of consecutive words without a variable.
-    fn scan_run(&mut self, frame: usize, addr: u64, nwords: usize, live: impl Fn(usize) -> bool, conservative: bool) {
+    pub(super) fn scan_run(
+        &mut self,
+        frame: usize,
+        addr: u64,
+        nwords: usize,
+        live: impl Fn(usize) -> bool,
+        conservative: bool,
+    ) {
         let first = self.batch.store.words.len();
         for i in 0..nwords {
             let word = self.word(addr, i as i64 * 8);
@@ -345,7 +327,9 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
     fn scan_saved(&mut self) {
         let g = self.g;
         if g.sched_ctxt != 0 {
-            self.single(0, g.sched_ctxt, g.addr.wrapping_add(self.shared.layout.g_sched_ctxt));
+            // The register that a closure is called with: the one that starts here, or that of the function in its prologue.
+            let addr = g.addr.wrapping_add(self.shared.layout.g_sched_ctxt);
+            self.single(0, g.sched_ctxt, addr, self.shared.types.func);
         }
         let (image, layout) = (self.shared.sources.image, self.shared.layout);
         let mut defer = g.defer;
@@ -365,10 +349,11 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
             }
             // The deferring frame is the one whose SP the record notes.
             let frame = self.work.frames.partition_point(|f| f.cfa <= sp).min(self.work.frames.len().saturating_sub(1));
-            self.single(frame, func, defer.wrapping_add(layout.defer_fn));
-            self.single(frame, link, defer.wrapping_add(layout.defer_link));
+            let types = self.shared.types;
+            self.single(frame, func, defer.wrapping_add(layout.defer_fn), types.func);
+            self.single(frame, link, defer.wrapping_add(layout.defer_link), types.defer);
             if image.read_u8(Addr(defer).add(layout.defer_heap)).is_ok_and(|heap| heap != 0) {
-                self.single(frame, defer, g.addr.wrapping_add(layout.g_defer));
+                self.single(frame, defer, g.addr.wrapping_add(layout.g_defer), types.defer);
             }
             defer = link;
         }
@@ -377,169 +362,29 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         }
     }
 
-    /// Where the channel operations that it is blocked in have their values: `out <- f(x)` keeps its operand in a temporary, which
-    /// has no type but the channel's.
-    fn read_waiting(&mut self) {
-        let Some(layout) = self.shared.layout.waiting else { return };
-        let sources = self.shared.sources;
-        let word = |addr: u64, offset: u64| sources.image.read_u64(Addr(addr).add(offset)).ok();
-        let mut sudog = self.g.waiting;
-        for _ in 0..MAX_WAITING {
-            if sudog == 0 {
-                return;
-            }
-            let fields =
-                (word(sudog, layout.sudog_elem), word(sudog, layout.sudog_c), word(sudog, layout.sudog_waitlink));
-            let (Some(elem), Some(chan), Some(link)) = fields else { return };
-            if self.g.stack.contains(Addr(elem))
-                && let Some(rtype) = word(chan, layout.hchan_elemtype)
-                && let Some(ty) = main_type(sources, rtype)
-            {
-                self.work.waiting.push((elem, ty));
-            }
-            sudog = link;
-        }
-    }
-
-    /// One pointer word that belongs to frame `frame`.
-    fn single(&mut self, frame: usize, word: u64, addr: u64) {
+    /// One pointer word that belongs to frame `frame`, of type `ty`.
+    fn single(&mut self, frame: usize, word: u64, addr: u64, ty: Option<TypeId>) {
         if word == 0 {
             return;
         }
         let first = self.batch.store.words.len();
         self.push(word, true, false, None);
         let label = self.chain(frame);
-        let head = self.head(Stratum::Unnamed, RootKind::FrameSlot, label, None, addr);
-        self.batch.store.finish(first, head);
-    }
-
-    /// Scans the stack objects that pointers hit, and those that these hit in turn; exact pointers first.
-    fn scan_objects(&mut self) {
-        if self.work.objects.is_empty() {
-            return;
-        }
-        self.work.objects.sort_by_key(|o| o.addr);
-        let (mut exact, mut doubtful) = (0, 0);
-        loop {
-            let (pointer, conservative) = if let Some(pointer) = self.work.pointers.get(exact) {
-                exact += 1;
-                (*pointer, false)
-            } else if let Some(pointer) = self.work.doubtful.get(doubtful) {
-                doubtful += 1;
-                (*pointer, true)
-            } else {
-                return;
-            };
-            let Some(i) = self.work.objects.partition_point(|o| o.addr <= pointer.to).checked_sub(1) else { continue };
-            let object = self.work.objects[i];
-            if pointer.to - object.addr < object.size {
-                self.work.objects[i].size = 0;
-                self.scan_object(object, pointer, conservative);
-            }
-        }
-    }
-
-    fn scan_object(&mut self, at: ObjectAt, pointer: StackPointer, conservative: bool) {
-        if at.index == REG_ARGS {
-            if let Some(regs) = self.shared.layout.reg_args {
-                let addr = at.addr.wrapping_add(regs.ptrs);
-                self.scan_run(at.frame as usize, addr, regs.nptrs as usize, |_| true, conservative);
-            }
-            return;
-        }
-        let types = &self.shared.sources.debug.types;
-        let plan = self.plan(self.work.frames[at.frame as usize]);
-        let object = &plan.objects[at.index as usize];
-        if let Some((name, ty)) = &object.name {
-            let label = self.batch.labels.name(&name.text);
-            self.add_object(at, object, 0..at.size, Some((label, *ty, name.runtime)), conservative);
-            return;
-        }
-        // A temporary (`&T{}`, `make([]T, 4)`): as if it were an object behind the variable that refers to it.
-        let Some(Holder { label, referent, runtime }) = pointer.holder.filter(|_| pointer.to == at.addr) else {
-            let waiting =
-                self.work.waiting.iter().find(|(addr, ty)| *addr == at.addr && types.get(*ty).size <= at.size);
-            match waiting {
-                Some((_, ty)) => self.add_operand(at, object, *ty, conservative),
-                None => self.add_object(at, object, 0..at.size, None, conservative),
-            }
-            return;
-        };
-        match referent {
-            Referent::Value(ty) | Referent::Map(ty) if types.get(ty).size <= at.size => {
-                self.add_object(at, object, 0..at.size, Some((label, ty, runtime)), conservative);
-            }
-            Referent::Elements(ty) if types.get(ty).size > 0 && types.get(ty).size.is_multiple_of(8) => {
-                let elem = types.get(ty);
-                // Elements that hold pointers fill whole words.
-                let end = object.mask.ones().last().map_or(0, |last| last as u64 * 8 + 1);
-                for (i, from) in (0..end).step_by(elem.size as usize).enumerate() {
-                    let label = self.batch.labels.element(label, i, ty, &elem.name);
-                    let range = from..(from + elem.size).min(at.size);
-                    self.add_object(at, object, range, Some((label, ty, runtime)), conservative);
-                }
-            }
-            Referent::Value(_) | Referent::Map(_) | Referent::Elements(_) => {
-                self.add_object(at, object, 0..at.size, None, conservative);
-            }
-        }
-    }
-
-    /// Adds a stack object that is the operand of a blocked channel operation: a value of type `ty` that no variable names.
-    fn add_operand(&mut self, at: ObjectAt, object: &Object, ty: TypeId, conservative: bool) {
-        let types = &self.shared.sources.debug.types;
-        let label = self.chain(at.frame as usize);
-        let holder = Referent::of(ty, types).map(|referent| Holder { label, referent, runtime: false });
-        let first = self.batch.store.words.len();
-        for i in 0..at.size.div_ceil(8) {
-            let word = self.word(at.addr, i as i64 * 8);
-            self.push(word, object.mask.get(i as usize), conservative, holder);
-        }
-        let stratum = if conservative { Stratum::Conservative } else { Stratum::Unnamed };
-        let head = self.head(stratum, RootKind::FrameSlot, label, Some(ty), at.addr);
-        self.batch.store.finish(first, head);
-    }
-
-    /// Adds bytes `range` of a stack object as one root: a value of a named variable, or words of its frame.
-    fn add_object(
-        &mut self,
-        at: ObjectAt,
-        object: &Object,
-        range: Range<u64>,
-        name: Option<(u32, TypeId, bool)>,
-        conservative: bool,
-    ) {
-        let types = &self.shared.sources.debug.types;
-        let holder =
-            name.and_then(|(label, ty, runtime)| Some(Holder { label, referent: Referent::of(ty, types)?, runtime }));
-        let first = self.batch.store.words.len();
-        for i in range.start / 8..range.end.div_ceil(8) {
-            let word = self.word(at.addr, i as i64 * 8);
-            self.push(word, object.mask.get(i as usize), conservative, holder);
-        }
-        let (kind, label) = match name {
-            Some((label, ..)) => (RootKind::FrameVariable, label),
-            None => (RootKind::FrameSlot, self.chain(at.frame as usize)),
-        };
-        let stratum = match name {
-            Some((_, _, runtime)) => stratum(conservative, runtime),
-            None if conservative => Stratum::Conservative,
-            None => Stratum::Unnamed,
-        };
-        let addr = at.addr.wrapping_add(range.start);
-        let head = self.head(stratum, kind, label, name.map(|(_, ty, _)| ty), addr);
+        // What has a type is no worse than the variables of the runtime that lead there, and its name is better.
+        let stratum = if ty.is_some() { Stratum::Runtime } else { Stratum::Unnamed };
+        let head = self.head(stratum, RootKind::FrameSlot, label, ty, addr);
         self.batch.store.finish(first, head);
     }
 }
 
 /// The type that DWARF has for the descriptor at `rtype`.
-fn main_type(sources: &Sources<'_, '_>, rtype: u64) -> Option<TypeId> {
+pub(super) fn main_type(sources: &Sources<'_, '_>, rtype: u64) -> Option<TypeId> {
     let main = sources.modules.list.iter().find(|m| m.is_main && m.types.contains(Addr(rtype)))?;
     sources.debug.types.find_rtype(rtype - main.types.start.0)
 }
 
 /// The stratum of a named slot.
-const fn stratum(conservative: bool, runtime: bool) -> Stratum {
+pub(super) const fn stratum(conservative: bool, runtime: bool) -> Stratum {
     match (conservative, runtime) {
         (true, _) => Stratum::Conservative,
         (false, true) => Stratum::Runtime,

@@ -6,12 +6,14 @@
 //! registers, in several frame slots, or in stack memory that nobody else looks at; so the walk needs no knowledge of stacks.
 //!
 //! `globals` covers the modules' segments, `plan` names the slots of a frame once per PC (`pieces` repairs what DWARF says about
-//! split variables), `stacks` applies plans to goroutines in parallel, `specials` adds what hangs off spans and queues, `labels`
-//! holds names and call chains.
+//! split variables), `stacks` applies plans to goroutines in parallel (`goroutine` one after the other, `objects` their stack objects,
+//! `closures` those among them), `specials` adds what hangs off spans and queues, `labels` holds names and call chains.
 
+mod closures;
 mod globals;
 mod goroutine;
 mod labels;
+mod objects;
 mod pieces;
 mod plan;
 pub mod specials;

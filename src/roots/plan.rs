@@ -4,14 +4,20 @@
 //! relative to the CFA, so the join does not depend on the goroutine. A word is named by at most one variable: innermost scope
 //! first, then declaration order.
 
+mod window;
+
 use super::{is_runtime_symbol, pieces, spill};
 use crate::model::dwarf::{LocalVariable, Location, Piece};
 use crate::model::stacks::{Bits, FrameCode, FrameMode, StackObject};
 use crate::model::types::{Kind, TypeId, TypeTable};
 use std::sync::Arc;
+use window::Window;
 
 /// Values with more words than their frame and this many registers are not followed (hostile sizes).
 const MAX_REGISTER_WORDS: u64 = 64;
+
+/// Memory of more words than that is not looked at for the sake of a variable without a place: hostile frames.
+const MAX_LOST_WORDS: u64 = 1 << 16;
 
 /// CFA offset of SP in a function's prologue: there is only the return address.
 const NO_FRAME: i64 = -8;
@@ -66,6 +72,23 @@ impl Referent {
             _ => None,
         }
     }
+
+    /// Whether a stack object of `size` bytes with the pointers `mask` can be all of it.
+    fn fills(self, size: u64, mask: &Bits, types: &TypeTable) -> bool {
+        let (Self::Value(ty) | Self::Elements(ty)) = self else { return false };
+        let elem = types.get(ty).size;
+        let nwords = (elem / 8).min(size / 8) as usize;
+        let fits = size / 8 <= MAX_LOST_WORDS
+            && match self {
+                Self::Elements(_) => elem > 0 && elem.is_multiple_of(8) && size.is_multiple_of(elem),
+                _ => elem == size && elem.is_multiple_of(8),
+            };
+        if !fits || nwords == 0 {
+            return false;
+        }
+        let pointers = pieces::pointer_words(ty, nwords, types);
+        (0..(size / 8) as usize).all(|i| mask.get(i) == pointers.get(i % nwords))
+    }
 }
 
 /// A variable with live words.
@@ -105,14 +128,36 @@ pub(super) struct Object {
     pub(super) mask: Bits,
     /// The variable that lies there.
     pub(super) name: Option<(Name, TypeId)>,
+    /// If none does: what a variable without a place may refer to here.
+    pub(super) lost: Option<Lost>,
+}
+
+/// A variable whose place the compiler no longer knows, because its value is a constant, the address of memory in the frame: `s :=
+/// make([]*T, 20)`. That it is the address of just this memory is a guess, to be checked by the values there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// The variable, if there is but one.
+    pub(super) name: Option<Name>,
+    /// What it refers to.
+    pub(super) referent: Referent,
+}
+
+/// Consecutive words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    /// CFA offset of the first.
+    pub(super) offset: i64,
+    pub(super) nwords: u32,
+    /// What a variable without a place may refer to here.
+    pub(super) lost: Option<Lost>,
 }
 
 /// What to do with a frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) variables: Vec<Variable>,
-    /// Runs `(CFA offset, words)` of live words that no variable names, ascending.
-    pub(super) unnamed: Vec<(i64, u32)>,
+    /// Live words that no variable names, ascending.
+    pub(super) unnamed: Vec<Run>,
     /// Stack objects; a conservatively scanned frame has none.
     pub(super) objects: Vec<Object>,
     /// Every word counts, whatever the maps say.
@@ -147,15 +192,40 @@ pub(super) fn build(
             Some(Variable { dictionary, ..window.claim(c, types)? })
         })
         .collect();
+    let lost_in = |nwords: u32| {
+        let all = Bits::from_bytes(&vec![0xff; nwords as usize], nwords as usize);
+        lost(&candidates, u64::from(nwords) * 8, &all, types)
+    };
     plan.unnamed = window.unnamed();
+    let sane = |run: &&mut Run| run.nwords > 1 && u64::from(run.nwords) <= MAX_LOST_WORDS;
+    for run in plan.unnamed.iter_mut().filter(sane).filter(|_| !window.conservative) {
+        run.lost = lost_in(run.nwords);
+    }
     if let Some(maps) = maps.filter(|_| !window.conservative) {
         let objects = maps.maps.objects.iter().map(|StackObject { offset, size, mask }| {
             let name = candidates.iter().find_map(|c| c.object_name(*offset, types));
-            Object { offset: *offset, size: *size, mask: mask.clone(), name }
+            let lost = if name.is_none() { lost(&candidates, *size, mask, types) } else { None };
+            Object { offset: *offset, size: *size, mask: mask.clone(), name, lost }
         });
         plan.objects = objects.collect();
     }
     plan
+}
+
+/// The variables without a place that may refer to memory of this size with these pointers, if all agree on its type.
+fn lost(candidates: &[Candidate<'_>], size: u64, mask: &Bits, types: &TypeTable) -> Option<Lost> {
+    let mut found: Option<Lost> = None;
+    for candidate in candidates.iter().filter(|c| c.is_lost()) {
+        let Some(referent) = Referent::of(candidate.variable.ty, types).filter(|r| r.fills(size, mask, types)) else {
+            continue;
+        };
+        match &mut found {
+            None => found = Some(Lost { name: Some(candidate.display_name()), referent }),
+            Some(known) if known.referent == referent => known.name = None,
+            Some(_) => return None,
+        }
+    }
+    found
 }
 
 /// A variable, or a part of one that the compiler gave a name of its own.
@@ -241,6 +311,11 @@ fn add_spill_slots(candidates: &mut [Candidate<'_>], code: &FrameCode, types: &T
 }
 
 impl Candidate<'_> {
+    /// Nothing tells where it is.
+    fn is_lost(&self) -> bool {
+        self.pieces.is_empty() && self.parts.is_empty() && self.spill.is_none()
+    }
+
     fn display_name(&self) -> Name {
         let function = &*self.variable.function;
         // An escaped variable's slot `&x` holds its address; users know it as x.
@@ -274,230 +349,6 @@ impl Candidate<'_> {
         let begins = |p: &Piece| p.at == Location::Cfa(offset) && p.offset == 0 && p.size >= size;
         let there = self.pieces.iter().chain(&self.parts).chain(&self.spill).any(begins);
         there.then(|| (self.display_name(), self.variable.ty))
-    }
-}
-
-/// The words of a frame from SP to the end of its arguments, and which of them are live and not named yet.
-struct Window<'m> {
-    maps: Option<&'m FrameCode>,
-    /// CFA offset of bit 0.
-    low: i64,
-    live: Bits,
-    conservative: bool,
-    /// The frame stands at any instruction.
-    any_pc: bool,
-}
-
-impl<'m> Window<'m> {
-    fn new(code: &FrameCode, maps: Option<&'m FrameCode>, mode: FrameMode) -> Self {
-        let conservative = matches!(mode, FrameMode::Conservative | FrameMode::ConservativeAnyPc);
-        let words = usize::try_from(code.span_words()).unwrap_or(0);
-        let mut window = Self {
-            maps,
-            low: code.sp,
-            live: Bits::zeros(words),
-            conservative,
-            any_pc: mode == FrameMode::ConservativeAnyPc,
-        };
-        if conservative {
-            window.mark(code.sp, 0..(code.varp - code.sp).max(0) as usize / 8);
-            window.mark(code.argp, 0..code.arg_words.unwrap_or(0) as usize);
-        } else if let Some(maps) = maps.map(|m| &m.maps) {
-            window.mark(maps.locals_offset, maps.locals.ones());
-            window.mark(code.argp, maps.args.ones());
-        }
-        window
-    }
-
-    fn mark(&mut self, from: i64, words: impl Iterator<Item = usize>) {
-        for word in words {
-            if let Some(i) = self.index(from + word as i64 * 8) {
-                self.live.set(i, true);
-            }
-        }
-    }
-
-    fn index(&self, offset: i64) -> Option<usize> {
-        let distance = offset.checked_sub(self.low).filter(|d| *d >= 0 && d % 8 == 0)?;
-        usize::try_from(distance / 8).ok().filter(|i| *i < self.live.len())
-    }
-
-    fn is_live(&self, offset: i64) -> bool {
-        self.index(offset).is_some_and(|i| self.live.get(i))
-    }
-
-    /// Whether `piece` is one word of a split variable that DWARF takes for all of it: the compiler writes no size when all other
-    /// slots are gone. Then the words behind are not the variable's.
-    fn is_sole_slot(&self, piece: &Piece, of: &LocalVariable, all: &[LocalVariable], types: &TypeTable) -> bool {
-        let (Location::Cfa(from), 0, 9..) = (piece.at, piece.offset, piece.size) else { return false };
-        let whole = |o: &StackObject| o.offset == from && o.size >= piece.size;
-        // Arguments lie in their home; a stack object is never split.
-        if from >= 0 || self.conservative || self.maps.is_some_and(|m| m.maps.objects.iter().any(whole)) {
-            return false;
-        }
-        let behind = from..from.saturating_add_unsigned(piece.size);
-        let inside = |p: &Piece| matches!(p.at, Location::Cfa(at) if at > from && behind.contains(&at));
-        if all.iter().any(|v| !std::ptr::eq(v, of) && v.pieces.iter().any(inside)) {
-            return true;
-        }
-        // A variable that is not split is live as a whole or not at all.
-        let nwords = (piece.size.div_ceil(8) as usize).min(self.live.len());
-        let pointers = pieces::pointer_words(of.ty, nwords, types);
-        (0..nwords).any(|i| self.is_live(from + i as i64 * 8) != pointers.get(i))
-    }
-
-    /// Gives the variable its live words that nobody has yet; `None` if there are none.
-    fn claim(&mut self, candidate: &Candidate<'_>, types: &TypeTable) -> Option<Variable> {
-        let ty = candidate.variable.ty;
-        let nwords = types.get(ty).size.div_ceil(8);
-        if nwords > self.live.len() as u64 + MAX_REGISTER_WORDS {
-            return None;
-        }
-        let nwords = nwords as usize;
-        let pointers = pieces::pointer_words(ty, nwords, types);
-        let mut words: Vec<Option<Source>> = vec![None; nwords];
-        let mut live = Bits::zeros(nwords);
-        for piece in candidate.pieces.iter().chain(&candidate.parts) {
-            self.add(piece, true, &pointers, &mut words, &mut live);
-        }
-        if let Some(piece) = &candidate.spill {
-            // Until the frame is set up, the prologue has spilled everything for runtime.morestack; later only what is live.
-            self.add(piece, self.low == NO_FRAME, &pointers, &mut words, &mut live);
-        }
-        if !live.any() {
-            return None;
-        }
-        // A live word is claimed once, whoever else DWARF places there.
-        for word in live.ones() {
-            if let Some(Source::Frame(offset)) = words[word] {
-                let index = self.index(offset).expect("sources lie in the window");
-                self.live.set(index, false);
-            }
-        }
-        let completion = complete(ty, types, &mut words);
-        let offset = words.iter().find_map(|w| match w {
-            Some(Source::Frame(offset)) => Some(*offset),
-            _ => None,
-        });
-        let elem = match types.get(ty).kind {
-            Kind::Slice(elem) => Some(elem),
-            _ => None,
-        };
-        Some(Variable {
-            name: candidate.display_name(),
-            ty: (completion != Completion::Untyped).then_some(ty),
-            nwords: nwords as u32,
-            parts: join(&words),
-            live,
-            offset: offset.unwrap_or(self.low),
-            extent_of: elem.map(|elem| types.get(elem).size),
-            dictionary: None,
-        })
-    }
-
-    /// Enters where a piece's words are: live memory before other memory (if the piece `holds` the value even where it is not
-    /// live) before registers.
-    fn add(&self, piece: &Piece, holds: bool, pointers: &Bits, words: &mut [Option<Source>], live: &mut Bits) {
-        if !piece.offset.is_multiple_of(8) || piece.offset / 8 >= words.len() as u64 {
-            return;
-        }
-        let first = (piece.offset / 8) as usize;
-        let n = piece.size.div_ceil(8).min((words.len() - first) as u64) as usize;
-        match piece.at {
-            Location::Cfa(from) => {
-                for i in 0..n {
-                    let Some(offset) = from.checked_add(i as i64 * 8).filter(|o| self.index(*o).is_some()) else {
-                        break;
-                    };
-                    let (word, source) = (first + i, Source::Frame(offset));
-                    // Where the type has no pointer the mask cannot have one: that word is another variable's.
-                    if self.is_live(offset) && pointers.get(word) && !live.get(word) {
-                        words[word] = Some(source);
-                        live.set(word, true);
-                    } else if holds && !matches!(words[word], Some(Source::Frame(_))) {
-                        words[word] = Some(source);
-                    }
-                }
-            }
-            // Registers are known, and roots, only where a thread was stopped at any instruction: a call overwrites them.
-            Location::Register(register) if n == 1 && self.any_pc && words[first].is_none() => {
-                live.set(first, pointers.get(first));
-                words[first] = Some(Source::Register(register));
-            }
-            Location::Register(_) | Location::CfaDeref(_) | Location::Gone => {}
-        }
-    }
-
-    /// What is left.
-    fn unnamed(&self) -> Vec<(i64, u32)> {
-        let mut runs: Vec<(i64, u32)> = Vec::new();
-        for i in self.live.ones() {
-            let offset = self.low + i as i64 * 8;
-            match runs.last_mut() {
-                Some((from, n)) if *from + i64::from(*n) * 8 == offset => *n += 1,
-                _ => runs.push((offset, 1)),
-            }
-        }
-        runs
-    }
-}
-
-/// Consecutive words with consecutive sources.
-fn join(words: &[Option<Source>]) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
-    for (word, from) in words.iter().enumerate() {
-        let (word, Some(from)) = (word as u32, *from) else { continue };
-        match (parts.last_mut(), from) {
-            (Some(Part { word: first, nwords, from: Source::Frame(start) }), Source::Frame(offset))
-                if *first + *nwords == word && *start + i64::from(*nwords) * 8 == offset =>
-            {
-                *nwords += 1;
-            }
-            _ => parts.push(Part { word, nwords: 1, from }),
-        }
-    }
-    parts
-}
-
-/// Whether a value is whole enough for its type.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Completion {
-    /// The type applies.
-    Typed,
-    /// The type says nothing without the missing words.
-    Untyped,
-}
-
-/// Makes up for unknown words.
-fn complete(ty: TypeId, types: &TypeTable, words: &mut [Option<Source>]) -> Completion {
-    if words.iter().all(Option::is_some) {
-        return Completion::Typed;
-    }
-    match types.get(ty).kind {
-        Kind::String if words[1].is_none() => Completion::Untyped,
-        Kind::Eface | Kind::Iface if words[0].is_none() => Completion::Untyped,
-        Kind::Slice(_) => {
-            complete_slice(words);
-            Completion::Typed
-        }
-        // Inside of structs and arrays: other missing words read as 0, and so as an empty string or an interface without type,
-        // whose pointer word the walk takes as untyped.
-        _ => {
-            for offset in pieces::slices(ty, words.len(), types) {
-                if let Some(words) = words.get_mut((offset / 8) as usize..).filter(|w| w.len() >= 3) {
-                    complete_slice(&mut words[..3]);
-                }
-            }
-            Completion::Typed
-        }
-    }
-}
-
-/// The compiler forgets capacities that the code no longer needs. The length then bounds the scan: what lies behind it is found by
-/// mask.
-fn complete_slice(words: &mut [Option<Source>]) {
-    if words[2].is_none() {
-        words[2] = words[1];
     }
 }
 

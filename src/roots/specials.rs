@@ -43,7 +43,7 @@ pub(super) fn collect(sources: &Sources<'_, '_>, store: &mut Store) {
 }
 
 /// Any func type: what a func value refers to is found by its code pointer, whatever the signature.
-fn any_func(sources: &Sources<'_, '_>) -> Option<TypeId> {
+pub(super) fn any_func(sources: &Sources<'_, '_>) -> Option<TypeId> {
     let types = &sources.debug.types;
     let is_func = |id: &TypeId| matches!(types.get(*id).kind, Kind::Func);
     types.find("func()").filter(is_func).or_else(|| (0..types.len() as u32).map(TypeId).find(is_func))

@@ -5,9 +5,11 @@
 //! goroutine's own stack are not roots: they make the stack object that they hit one, transitively.
 
 use super::Sources;
+use super::closures::FrameClosure;
 use super::goroutine::{GoroutineScan, Work};
 use super::labels::Interner;
 use super::plan::{self, Plan};
+use super::specials::any_func;
 use super::store::Store;
 use crate::address::{Addr, AddrRange};
 use crate::error::Result;
@@ -46,7 +48,8 @@ pub(super) fn collect(sources: &Sources<'_, '_>, store: &mut Store) -> Result<(u
     let codes = CodeCache::new(sources.image, sources.modules);
     let plans = Plans::default();
     let threads = Threads::new(sources.threads);
-    let shared = Shared { sources, layout: &layout, codes: &codes, plans: &plans, threads: &threads };
+    let types = SavedTypes { func: any_func(sources), defer: sources.debug.types.find("*runtime._defer") };
+    let shared = Shared { sources, layout: &layout, codes: &codes, plans: &plans, threads: &threads, types };
     let batches: Vec<Batch<'_>> = allgs.par_chunks(BATCH).map(|gs| shared.scan_batch(gs)).collect();
     let mut totals = (0, 0);
     for batch in batches {
@@ -93,8 +96,18 @@ pub(super) struct Shared<'s, 'a, 'img> {
     pub(super) sources: &'s Sources<'a, 'img>,
     pub(super) layout: &'s StackLayout,
     pub(super) codes: &'s CodeCache<'s>,
+    pub(super) types: SavedTypes,
     plans: &'s Plans,
     threads: &'s Threads<'s>,
+}
+
+/// Types of what a goroutine's own records refer to.
+#[derive(Copy, Clone)]
+pub(super) struct SavedTypes {
+    /// Any func type.
+    pub(super) func: Option<TypeId>,
+    /// `*runtime._defer`.
+    pub(super) defer: Option<TypeId>,
 }
 
 impl<'s> Shared<'s, '_, '_> {
@@ -104,6 +117,7 @@ impl<'s> Shared<'s, '_, '_> {
             codes: LocalCodes::new(self.codes),
             plans: FxHashMap::default(),
             labels: BatchLabels::default(),
+            closures: FxHashMap::default(),
             dictionaries: FxHashMap::default(),
             goroutines: 0,
             frames: 0,
@@ -183,6 +197,8 @@ pub(super) struct Batch<'c> {
     pub(super) codes: LocalCodes<'c, 'c>,
     pub(super) plans: FxHashMap<(CodeId, FrameMode), Arc<BatchPlan>>,
     pub(super) labels: BatchLabels,
+    /// Closures by entry of their code.
+    pub(super) closures: FxHashMap<u64, Option<Arc<FrameClosure>>>,
     /// Types by dictionary and entry.
     pub(super) dictionaries: FxHashMap<(u64, u64), Option<TypeId>>,
     pub(super) goroutines: u64,
@@ -210,6 +226,8 @@ pub(super) struct BatchLabels {
     chains: FxHashMap<(Option<u32>, u32), u32>,
     /// By parent and element.
     elements: FxHashMap<(u32, usize, TypeId), u32>,
+    /// By parent, and code and capture of a closure.
+    captures: FxHashMap<(u32, (u64, usize)), u32>,
 }
 
 impl BatchLabels {
@@ -228,6 +246,17 @@ impl BatchLabels {
         *self.elements.entry((parent, i, ty)).or_insert_with(|| {
             let index = if i < MANY { i.to_string() } else { format!("{MANY}+") };
             list.push((Some(parent), format!("[{index}]. ({elem})").into()));
+            list.len() as u32 - 1
+        })
+    }
+
+    /// The label of a closure's capture `key` below `parent`; `names` makes that of the function and that of the variable.
+    pub(super) fn capture(&mut self, parent: u32, key: (u64, usize), names: impl FnOnce() -> [Arc<str>; 2]) -> u32 {
+        let list = &mut self.list;
+        *self.captures.entry((parent, key)).or_insert_with(|| {
+            let [function, variable] = names();
+            list.push((Some(parent), function));
+            list.push((Some(list.len() as u32 - 1), variable));
             list.len() as u32 - 1
         })
     }

@@ -64,6 +64,8 @@ struct Entry {
 #[derive(Copy, Clone)]
 struct Found {
     lead: u32,
+    /// Rank of the group that it comes from.
+    rank: u32,
     shard: u16,
     ordinal: u32,
     span: SpanId,
@@ -214,7 +216,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
         chase.next_groups.clear();
         chase.next_items.clear();
         for i in 0..chase.found.len() {
-            let Found { lead, shard, ordinal, span, addr, holder } = chase.found[i];
+            let Found { lead, rank, shard, ordinal, span, addr, holder } = chase.found[i];
             let state = get_mut(&mut self.shards[usize::from(shard)]);
             let won = state.visited.insert(ordinal);
             if O::EDGES {
@@ -227,7 +229,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
                 continue;
             }
             let span = self.world.heap.span(span);
-            let (path, group) = self.won_by(chase, lead, i);
+            let (path, group) = self.won_by(chase, lead, rank);
             let bytes = span.elem_size();
             self.paths.count(path, 1, bytes);
             self.stats.objects += 1;
@@ -298,7 +300,8 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
                     return false;
                 }
             }
-            chase.found.push(Found { lead: number, shard, ordinal, span: id, addr, holder });
+            let rank = (key >> 32) as u32 >> OPS_SHIFT;
+            chase.found.push(Found { lead: number, rank, shard, ordinal, span: id, addr, holder });
         }
         true
     }
@@ -332,12 +335,11 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
         lead
     }
 
-    /// Path and group of what `lead` wins with candidate `i`. Paths are numbered at the first win, in key order, as in a wave.
-    fn won_by(&mut self, chase: &mut Chase, lead: u32, i: usize) -> (PathId, u32) {
+    /// Path and group of what `lead` wins for the group of rank `rank`. Paths are numbered at the first win, in key order, as in a wave.
+    fn won_by(&mut self, chase: &mut Chase, lead: u32, rank: u32) -> (PathId, u32) {
         if let Some(known) = chase.leads[lead as usize].won {
             return known;
         }
-        let rank = (chase.few.candidates[i].0 >> 32) as u32 >> OPS_SHIFT;
         let from = chase.states[chase.groups[rank as usize] as usize].path;
         let Lead { target, operation, plain, .. } = &chase.leads[lead as usize];
         let path = self.edge_path(from, *operation, target);

@@ -20,10 +20,15 @@ pub fn trie_entry(types: &mut TypeTable, node: TypeId) -> Option<TypeId> {
     if let Some(known) = types.find(&name) {
         return Some(known);
     }
-    let (key, value) = split_args(args.strip_suffix(']')?)?;
-    let (key, value) = (types.find(key)?, types.find(value)?);
     let overflow_at = node_type.size.next_multiple_of(8);
     let key_at = overflow_at.checked_add(8)?;
+    // `unique` has keys that are weak pointers, and hashes for values.
+    let (key, value) = if package == "unique" {
+        (types.find("unsafe.Pointer")?, types.find("uintptr")?)
+    } else {
+        let (key, value) = split_args(args.strip_suffix(']')?)?;
+        (types.find(key)?, types.find(value)?)
+    };
     let value_at = key_at.checked_add(types.get(key).size)?.checked_next_multiple_of(align(types, value))?;
     let size = value_at.checked_add(types.get(value).size)?.checked_next_multiple_of(8)?;
     let pointer = Type {

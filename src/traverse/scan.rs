@@ -645,15 +645,17 @@ fn pointer_target(types: &TypeTable, elem: TypeId) -> ProgramKey {
                 _ => ProgramKey::Value(elem),
             }
         }
+        // A name without fields for the runtime's own.
+        ("iter.coro", _) => types.find("runtime.coro").map_or(ProgramKey::Untyped, ProgramKey::Value),
         (_, Kind::Opaque) => ProgramKey::Untyped,
         (name, Kind::Struct(_)) if is_trie_node(name) => ProgramKey::TrieNode(elem),
         _ => ProgramKey::Value(elem),
     }
 }
 
-/// `internal/sync.node[..]`, `internal/concurrent.node[..]`: one byte that says which larger struct it starts.
+/// `internal/sync.node[..]` and its kin: one byte that says which larger struct it starts.
 fn is_trie_node(name: &str) -> bool {
-    name.starts_with("internal/sync.node[") || name.starts_with("internal/concurrent.node[")
+    ["internal/sync.node[", "internal/concurrent.node[", "unique.node["].iter().any(|node| name.starts_with(node))
 }
 
 /// `sync/atomic.Pointer[T]`: the word is an `unsafe.Pointer`, T is known from the zero-length field.

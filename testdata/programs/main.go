@@ -4,6 +4,7 @@ package main
 
 import (
 	"goref.test/fixtures/chans"
+	"goref.test/fixtures/frames"
 	"goref.test/fixtures/funcs"
 	"goref.test/fixtures/generics"
 	"goref.test/fixtures/instances"
@@ -34,6 +35,7 @@ func main() {
 	shared.Build()
 	statics.Build()
 	stacks.Build()
+	frames.Build()
 	generics.Build()
 	instances.Build()
 	wide.Build()

@@ -1,6 +1,7 @@
 //! What the tests share: toolchains, programs, cores with their truth, the tool itself, and a reader of its output.
 
 pub mod corefile;
+pub mod dying;
 pub mod expect;
 pub mod pprof;
 pub mod program;

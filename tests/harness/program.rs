@@ -17,6 +17,8 @@ pub enum Mode {
     Pie,
     /// Debug information as it is, not compressed.
     PlainDwarf,
+    /// With C code, linked by the C toolchain.
+    Cgo,
 }
 
 impl Mode {
@@ -27,6 +29,7 @@ impl Mode {
             Self::NoOpt => "noopt",
             Self::Pie => "pie",
             Self::PlainDwarf => "plaindwarf",
+            Self::Cgo => "cgo",
         }
     }
 
@@ -40,7 +43,7 @@ impl Mode {
 
     fn flags(self) -> &'static [&'static str] {
         match self {
-            Self::Default => &[],
+            Self::Default | Self::Cgo => &[],
             Self::NoOpt => &["-gcflags=all=-N -l"],
             Self::Pie => &["-buildmode=pie"],
             Self::PlainDwarf => &["-ldflags=-compressdwarf=false"],
@@ -75,6 +78,9 @@ impl Program {
             fs::create_dir_all(&dir).unwrap();
             let mut go = toolchain.go();
             go.args(["build", "-trimpath", "-buildvcs=false"]).args(mode.flags());
+            if mode == Mode::Cgo {
+                go.env("CGO_ENABLED", "1");
+            }
             let partial = dir.join(format!("exe.{}", std::process::id()));
             let output = go.arg("-o").arg(&partial).arg(".").current_dir(root().join(source)).output().expect("run go");
             assert!(output.status.success(), "go build {source}: {}", String::from_utf8_lossy(&output.stderr));

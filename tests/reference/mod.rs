@@ -10,7 +10,7 @@ pub mod check;
 pub mod dump;
 mod edges;
 pub mod heap;
-mod masked;
+pub mod masked;
 mod paths;
 pub mod sets;
 mod typed;

@@ -84,7 +84,11 @@ fn pointer(types: &TypeTable, elem: TypeId) -> What {
         let whole = types.find("time.runtimeTimer").or(types.find("runtime.timeTimer"));
         return What::Value(whole.filter(|whole| types.get(*whole).size > t.size).unwrap_or(elem));
     }
-    let trie = t.name.starts_with("internal/sync.node[") || t.name.starts_with("internal/concurrent.node[");
+    if &*t.name == "iter.coro" {
+        return types.find("runtime.coro").map_or(What::Untyped, What::Value);
+    }
+    let trie = t.name.contains(".node[")
+        && ["internal/sync.", "internal/concurrent.", "unique."].iter().any(|package| t.name.starts_with(package));
     match &t.kind {
         Kind::Opaque => What::Untyped,
         Kind::Struct(_) if trie => What::TrieNode(elem),

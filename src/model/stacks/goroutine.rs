@@ -17,6 +17,8 @@ use rustc_hash::FxHashMap;
 const G_IDLE: u32 = 0;
 /// `_Grunning`.
 const G_RUNNING: u32 = 2;
+/// `_Gwaiting`.
+const G_WAITING: u32 = 4;
 /// `_Gdead`.
 const G_DEAD: u32 = 6;
 /// `_Gdeadextra` (Go 1.26+).
@@ -178,7 +180,7 @@ impl<'a> Threads<'a> {
             let start = Start { pc, sp, is_syscall, any_pc: false };
             Entry::Unwind { start, registers: Vec::new() }
         };
-        if !g.is_running() {
+        if !g.is_running() && !self.holds_thread(g, image, layout) {
             return if g.syscallsp != 0 && g.stack.contains(Addr(g.syscallsp)) {
                 saved(g.syscallpc, g.syscallsp, true)
             } else if g.stack.contains(Addr(g.sched_sp)) {
@@ -212,6 +214,14 @@ impl<'a> Threads<'a> {
             return saved(g.syscallpc, g.syscallsp, true);
         }
         Entry::Unknown
+    }
+
+    /// Whether a waiting goroutine runs: one that ends a collection is declared to wait, so that its stack can be scanned, and then
+    /// goes on on the system stack and off it again.
+    fn holds_thread(&self, g: &Goroutine, image: &dyn Image, layout: &StackLayout) -> bool {
+        g.status == G_WAITING
+            && g.m != 0
+            && self.find(g, image, layout).is_some_and(|thread| g.stack.contains(Addr(thread.sp)))
     }
 
     /// The thread that runs `g`: by `m.procid`, else (another PID namespace) by a SP on the goroutine's or its system stack.

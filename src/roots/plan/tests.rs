@@ -57,6 +57,10 @@ fn types() -> Types {
     Types { table, int, pointer, slice, eface }
 }
 
+fn run(offset: i64, nwords: u32) -> Run {
+    Run { offset, nwords, lost: None }
+}
+
 fn names(plan: &Plan) -> Vec<(&str, i64)> {
     plan.variables.iter().map(|v| (&*v.name.text, v.offset)).collect()
 }
@@ -74,7 +78,7 @@ fn live_words_get_one_name_dead_ones_none() {
     ];
     let plan = build(&code, Some(&code), FrameMode::Exact, &variables, &[], &t.table);
     assert_eq!(names(&plan), [("main.f.inner", -64), ("main.f.x", -56)]);
-    assert_eq!(plan.unnamed, [(-24, 1)], "an int names no pointer");
+    assert_eq!(plan.unnamed, [run(-24, 1)], "an int names no pointer");
 }
 
 #[test]
@@ -129,5 +133,30 @@ fn stack_objects_are_named_by_what_lies_there() {
     let found: Vec<_> = plan.objects.iter().map(|o| o.name.as_ref().map(|(n, ty)| (&*n.text, *ty))).collect();
     assert_eq!(found, [Some(("main.f.s", t.slice)), None]);
     let plan = build(&code, Some(&code), FrameMode::Conservative, &variables, &[], &t.table);
-    assert_eq!((plan.objects.len(), &*plan.unnamed), (0, &[(-56, 5), (0, 3)][..]), "{plan:?}");
+    assert_eq!((plan.objects.len(), &*plan.unnamed), (0, &[run(-56, 5), run(0, 3)][..]), "{plan:?}");
+}
+
+#[test]
+fn variables_without_a_place_explain_what_has_none() {
+    let t = types();
+    let object = StackObject { offset: -40, size: 24, mask: Bits::from_bytes(&[7], 3) };
+    let code = code(&[-64, -56], vec![object]);
+    let build = |variables: &[LocalVariable]| {
+        let plan = build(&code, Some(&code), FrameMode::Exact, variables, &[], &t.table);
+        let text = |lost: &Option<Lost>| {
+            let lost = lost.as_ref()?;
+            Some((lost.name.as_ref().map(|name| name.text.to_string()), lost.referent))
+        };
+        let [run] = &*plan.unnamed else { panic!("{plan:?}") };
+        (text(&run.lost), text(&plan.objects[0].lost))
+    };
+    let elements = Referent::Elements(t.pointer);
+    let one = build(&[variable("s", t.slice, 0, &[]), variable("n", t.int, 0, &[])]);
+    let named = Some((Some("main.f.s".to_owned()), elements));
+    assert_eq!(one, (named.clone(), named));
+    let two = build(&[variable("s", t.slice, 0, &[]), variable("r", t.slice, 1, &[])]);
+    assert_eq!(two, (Some((None, elements)), Some((None, elements))), "the type is known, the name is not");
+    // A variable that has a place is not lost, and a single pointer fills neither.
+    let none = build(&[variable("s", t.slice, 0, &[at(0, 24, 0)]), variable("p", t.pointer, 0, &[])]);
+    assert_eq!(none, (None, None));
 }

@@ -112,8 +112,9 @@ func deep(n int, p *V) {
 	runtime.KeepAlive(p)
 }
 
-// A deferred closure holds what it captured until the function ends.
+// A deferred closure holds what it captured until the function ends. The closure is in the frame, and its code says what it holds.
 //
+//goref:expect path="$P.deferred -> $P.deferred.func1 -> w. (*$P.V)" mode="default" count=1 bytes=48
 //go:noinline
 func deferred() {
 	w := newV()
@@ -122,8 +123,9 @@ func deferred() {
 	<-park
 }
 
-// Deferred calls in a loop are records on the heap.
+// Deferred calls in a loop are records on the heap: they are named by the calls that lead to the function that deferred them.
 //
+//goref:expect path="$P.Build.func3 -> $P.deferredLoop -> $P.deferredLoop.func1 -> w. (*$P.V)" mode="default" count=20 bytes=960
 //go:noinline
 func deferredLoop(n int) {
 	for range n {

@@ -43,8 +43,9 @@ var (
 	missing *V
 	mutex   sync.Mutex
 
-	spinning atomic.Bool
-	sink    uint64
+	spinning atomic.Int32
+	sink     uint64
+	held     func()
 )
 
 //go:noinline
@@ -68,9 +69,14 @@ func crash(way string) {
 		select {}
 	case "unlock":
 		mutex.Unlock() // a fatal error of package sync: no panic that could be recovered
+	case "unstarted":
+		h := held
+		held = nil
+		go h()
+		truth.Kill(syscall.SIGABRT)
 	case "quit":
 		truth.Kill(syscall.SIGQUIT)
-	case "spin", "abort":
+	case "spin", "preempted", "prologue", "abort":
 		truth.Kill(syscall.SIGABRT)
 	}
 }
@@ -79,8 +85,42 @@ func crash(way string) {
 //
 //go:noinline
 func spin(v *V) {
-	spinning.Store(true)
+	spinning.Add(1)
 	for {
+		v[0]++
+	}
+}
+
+// entered is called over and over, and holds what the caller gives away: where the goroutine is stopped in the prologue, to be
+// preempted, the arguments are in the places where registers are spilled.
+//
+//go:noinline
+func entered(v *V, s []*V, n uint64) (*V, []*V, uint64) {
+	return v, s, entered2(n, [8]uint64{n})
+}
+
+//go:noinline
+func entered2(n uint64, a [8]uint64) uint64 {
+	var room [64]uint64
+	room[n%64] = n
+	return room[(n+1)%64] + a[n%8] + 1
+}
+
+//go:noinline
+func enter(v *V, s []*V) {
+	n := uint64(0)
+	spinning.Add(1)
+	for {
+		v, s, n = entered(v, s, n)
+	}
+}
+
+// A goroutine that never ran has its closure in a register to be.
+//
+//go:noinline
+func holder(v *V) func() {
+	return func() {
+		<-park
 		v[0]++
 	}
 }
@@ -97,11 +137,34 @@ func main() {
 		<-started
 	}
 	way := os.Args[1]
-	if way == "spin" {
+	switch way {
+	case "spin":
 		go spin(newV())
-		for !spinning.Load() {
+		for spinning.Load() < 1 {
 			runtime.Gosched()
 		}
+	case "preempted": // the only processor is ours whenever we run
+		runtime.GOMAXPROCS(1)
+		go spin(newV())
+		for spinning.Load() < 1 {
+			runtime.Gosched()
+		}
+	case "prologue":
+		runtime.GOMAXPROCS(1)
+		for range 2 {
+			go enter(newV(), []*V{newV(), newV()})
+		}
+		for spinning.Load() < 2 {
+			runtime.Gosched()
+		}
+	case "unstarted":
+		runtime.GOMAXPROCS(1)
+		held = holder(newV())
+		runtime.GC() // starts its workers
+		for range 8 {
+			go func() {}() // the place of a dead goroutine is free when it is needed
+		}
+		runtime.Gosched()
 	}
 	//goref:expect path="$P.main.local" count=1 bytes=32
 	local := newV()

@@ -1,0 +1,110 @@
+//! Dumps taken at any time of a program that allocates on all processors while collections run: in a mark phase, in a sweep, inside
+//! the allocator, while a stack grows. What the program holds for sure is stated, and must be reached to the last object.
+
+use crate::fixtures::unmet;
+use crate::harness::dying::{self, Death, Writer};
+use crate::harness::program::{Mode, Program};
+use crate::harness::toolchain::{Toolchain, newest, selected};
+use crate::harness::{expect, required, root, tool};
+use crate::reference::check::{config, walk};
+use crate::reference::heap::{Memory, Object};
+use crate::reference::masked;
+use crate::reference::sets::{self, describe};
+use goref_fast::image::{Inputs, Process};
+use std::path::Path;
+
+/// Where the program is.
+const PROGRAM: &str = "testdata/programs/cmd/churn";
+
+/// Microseconds after which it dies, and how (see `cmd/churn`).
+const DEATHS: [(&str, &str); 4] = [("20000", "kernel"), ("43210", "kernel"), ("77777", "kernel"), ("30000", "runtime")];
+
+/// Mark of `cmd/churn`'s objects; a small number is added for each kind.
+const MARK: u64 = 0x676f_7265_6600_0000;
+
+/// Size, offset of the mark (behind a header and a pointer, if it has them), number to add and count of what must be reached: globals,
+/// locals of four goroutines, values of a map, captures.
+const STATED: [(u64, u64, u64, usize); 4] =
+    [(1152, 16, 1, 300), (1408, 16, 2, 4 * 50), (1792, 0, 3, 200), (2304, 16, 4, 4 * 20)];
+
+/// Soft errors that a stop at any instruction explains, but not more of them than threads run Go code: a stack between two states.
+const EXPLAINED: [&str; 4] =
+    ["stack.unknown_return_pc", "stack.unknown_pc", "stack.sp_write", "stack.unknown_position"];
+
+macro_rules! churn {
+    ($($name:ident: $version:literal, $mode:ident;)*) => {
+        $(#[test] fn $name() {
+            if selected($version) {
+                check_all($version, Mode::$mode, Writer::preferred());
+            }
+        })*
+    };
+}
+
+churn! {
+    go_1_24: "1.24.11", Default;
+    go_1_25: "1.25.5", Default;
+    go_1_26: "1.26.6", Default;
+    go_1_27: "1.27.3", Default;
+    go_1_26_noopt: "1.26.6", NoOpt;
+}
+
+#[test]
+fn debugger() {
+    if let Some(version) = newest() {
+        check_all(version, Mode::Default, Writer::Debugger);
+    }
+}
+
+fn check_all(version: &str, mode: Mode, writer: Writer) {
+    let mut wrong = Vec::new();
+    for (us, how) in DEATHS {
+        let Some(toolchain) = required(Toolchain::get(version)) else { return };
+        let program = Program::build(&toolchain, PROGRAM, mode);
+        let death = Death { args: &[us, how], procs: 4, godebug: "", second_abort: how == "runtime" };
+        let Some((core, _)) = required(dying::take(&program, &death, writer)) else { return };
+        let findings = check(version, mode, &program.exe, &core);
+        wrong.extend(findings.iter().map(|finding| format!("{us} {how}: {finding}")));
+    }
+    assert!(wrong.is_empty(), "{version} {} {writer:?}:\n{}", mode.name(), wrong.join("\n"));
+}
+
+fn check(version: &str, mode: Mode, exe: &Path, core: &Path) -> Vec<String> {
+    let inputs = Inputs::open(exe, core, None).expect("open");
+    let process = Process::parse(&inputs).expect("parse");
+    let (model, walked, roots) = walk(&process, &config(exe, core));
+    let memory = Memory { image: &process.image, heap: &model.heap, masks: &model.masks };
+    let reached = sets::of_walk(memory, &walked);
+    let allocated = sets::allocated(memory);
+    let mut wrong = Vec::new();
+    let stray = sets::minus(&reached, &allocated);
+    wrong.extend(stray.iter().map(|o| format!("reached, not allocated: {}", describe(memory, &roots, *o))));
+    if reached != masked::reach(memory, &roots) {
+        wrong.push("the reference walker reaches other objects".to_owned());
+    }
+    for (size, at, kind, want) in STATED {
+        let stated = |o: &&Object| memory.size(**o) == size && memory.word(o.addr + at) == MARK + kind;
+        let count = reached.iter().filter(stated).count();
+        if count != want {
+            wrong.push(format!("{count} of the {want} objects of {size} bytes are reached"));
+        }
+    }
+    // The books balance, or the exit status is not 0.
+    let ran = tool::core_ok(exe, core, &["--threads", "1", "-v"]);
+    let profile = ran.decode();
+    let bytes = reached.iter().map(|o| memory.size(*o)).sum();
+    if profile.total() != [reached.len() as u64, bytes] {
+        wrong.push(format!("the profile says {:?} instead of {:?}", profile.total(), (reached.len(), bytes)));
+    }
+    for line in ran.stdout().lines().filter(|l| l.starts_with("soft error")) {
+        if !EXPLAINED.iter().any(|cause| line.contains(cause)) {
+            wrong.push(line.to_owned());
+        }
+    }
+    let expectations = expect::read_main(&root().join(PROGRAM).join("main.go"));
+    wrong.extend(unmet(&expectations, version, mode, &profile));
+    if tool::core_ok(exe, core, &["--threads", "4"]).bytes() != ran.bytes() {
+        wrong.push("--threads 4 gives other bytes than --threads 1".to_owned());
+    }
+    wrong
+}

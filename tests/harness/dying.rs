@@ -1,0 +1,109 @@
+//! Cores of programs that die: the kernel writes the core (no file-backed pages), or gdb at the fatal signal where the kernel cannot.
+
+use super::corefile::Run;
+use super::program::Program;
+use super::{Outcome, Skip, sparse};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+/// Who writes the core.
+#[derive(Copy, Clone, Debug)]
+pub enum Writer {
+    Kernel,
+    Debugger,
+}
+
+impl Writer {
+    /// The kernel, if it will write a core into the working folder.
+    pub fn preferred() -> Self {
+        match kernel_writes_cores() {
+            Ok(()) => Self::Kernel,
+            Err(reason) => {
+                eprintln!("cores by gdb and not by the kernel: {reason}");
+                Self::Debugger
+            }
+        }
+    }
+}
+
+/// How a program is run and dies.
+pub struct Death<'a> {
+    pub args: &'a [&'a str],
+    /// `GOMAXPROCS`.
+    pub procs: u32,
+    /// `GODEBUG`.
+    pub godebug: &'a str,
+    /// A first SIGABRT comes from outside of the runtime, which raises it again when it is done.
+    pub second_abort: bool,
+}
+
+/// The core of `program` that dies as `death` says, cached beside the executable, and its line of truth.
+pub fn take(program: &Program, death: &Death<'_>, writer: Writer) -> Outcome<(PathBuf, String)> {
+    static TAKING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let name = format!("{}-{writer:?}", death.args.join("-")).to_lowercase();
+    let (core, truth_file) = (program.dir.join(format!("core-{name}")), program.dir.join(format!("truth-{name}")));
+    if !truth_file.exists() {
+        let dir = tempfile::tempdir_in(&program.dir).expect("a temporary folder");
+        let line = match writer {
+            Writer::Kernel => by_kernel(&program.exe, death, dir.path())?,
+            Writer::Debugger => by_debugger(&program.exe, death, dir.path())?,
+        };
+        let written = fs::read_dir(dir.path()).unwrap().next();
+        let written = written.ok_or_else(|| Skip(format!("{writer:?} wrote no core of {name}")))?;
+        sparse::copy(&mut File::open(written.unwrap().path()).unwrap(), &core).unwrap();
+        fs::write(&truth_file, line).unwrap();
+    }
+    Ok((core, fs::read_to_string(truth_file).unwrap()))
+}
+
+/// `Err` says why the kernel will not write a core into the working folder.
+fn kernel_writes_cores() -> Result<(), String> {
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    if pattern.trim().is_empty() || pattern.starts_with('|') || pattern.contains('/') {
+        return Err(format!("/proc/sys/kernel/core_pattern is {:?}", pattern.trim()));
+    }
+    let limit = Command::new("sh").args(["-c", "ulimit -H -c"]).output().map_err(|e| format!("sh: {e}"))?;
+    match String::from_utf8_lossy(&limit.stdout).trim() {
+        "unlimited" => Ok(()),
+        limit => Err(format!("the hard limit on cores is {limit}")),
+    }
+}
+
+fn environment(command: &mut Command, dir: &Path, death: &Death<'_>) {
+    command
+        .current_dir(dir)
+        .env("GOTRACEBACK", "crash")
+        .env("GOMAXPROCS", death.procs.to_string())
+        .env("GODEBUG", death.godebug)
+        .env_remove("GOGC");
+}
+
+/// Lets it die; returns its line of truth.
+fn by_kernel(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -c unlimited && exec \"$0\" \"$@\""]).arg(exe).args(death.args);
+    environment(&mut command, dir, death);
+    let mut run = Run::spawn(&mut command)?;
+    let line = run.line("TRUTH");
+    let _ = run.child.wait();
+    Ok(line)
+}
+
+/// Runs it under gdb, which lets the runtime have all signals and stops at the SIGABRT that the dying runtime raises: the first,
+/// unless that was the beginning.
+fn by_debugger(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-nx", "-batch", "-ex", "handle all nostop noprint pass", "-ex", "handle SIGABRT stop", "-ex", "run"]);
+    if death.second_abort {
+        gdb.args(["-ex", "continue"]);
+    }
+    gdb.args(["-ex", "generate-core-file core", "-ex", "kill", "--args"]).arg(exe).args(death.args);
+    environment(&mut gdb, dir, death);
+    let output = gdb.stdin(Stdio::null()).output().map_err(|e| Skip(format!("gdb: {e}")))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find_map(|l| l.find("TRUTH ").map(|at| l[at..].to_owned()));
+    line.ok_or_else(|| Skip(format!("gdb: {}", String::from_utf8_lossy(&output.stderr))))
+}
