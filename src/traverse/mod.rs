@@ -11,6 +11,7 @@ mod ask;
 mod chase;
 pub mod claim;
 pub mod expand;
+mod flatten;
 pub mod frontier;
 pub mod items;
 pub mod labels;
