@@ -59,7 +59,13 @@ impl Order<'_> {
                 cut(from.get(stretch, i), size, &mut items);
             }
         }
-        items.sort_unstable();
+        if items.iter().all(|item| item.restrict == !0) {
+            // In the order of items, and one number to compare.
+            let packed = |item: &Item| u64::from(item.granule) << 32 | u64::from(item.count);
+            items.sort_unstable_by_key(packed);
+        } else {
+            items.sort_unstable();
+        }
         out.push(self.depot, &items)
     }
 }

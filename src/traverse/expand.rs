@@ -103,7 +103,7 @@ impl Output {
 }
 
 impl Sink for Output {
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, world: &World<'_>, at: (u64, u32), addr: u64, count: Option<u64>, holder: Option<u64>) {
         let (key, unit) = at;
         let count = count.map(element_count);

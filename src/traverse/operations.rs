@@ -143,8 +143,14 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
             }
             let bytes = unit.get(i);
             let Some(word) = word_at(bytes, op.offset) else { continue };
-            if word != 0 {
-                let holder = if HOLDERS { Holder::pack(shard, items[i].ordinal) } else { 0 };
+            if word == 0 {
+                continue;
+            }
+            let holder = if HOLDERS { Holder::pack(shard, items[i].ordinal) } else { 0 };
+            if op.edge == Edge::Pointer {
+                out.follow();
+                out.push(self.world, (key, self.unit), word, None, HOLDERS.then_some(holder));
+            } else {
                 self.edge(op, key, Word { bytes, at: op.offset, word, holder }, dynamic, out);
             }
         }

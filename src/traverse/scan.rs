@@ -370,6 +370,7 @@ fn typed_words(ops: &[Op], size: u64) -> Vec<u64> {
 }
 
 /// Calls `f(offset, outermost index)` for each repetition; `f` returns false to stop early.
+#[inline]
 pub fn for_each_rep(reps: &[(u64, u64)], offset: u64, f: &mut impl FnMut(u64, u64) -> bool) {
     fn inner(reps: &[(u64, u64)], offset: u64, outer: Option<u64>, f: &mut impl FnMut(u64, u64) -> bool) -> bool {
         let Some(((stride, count), rest)) = reps.split_first() else { return f(offset, outer.unwrap_or(0)) };
@@ -378,5 +379,20 @@ pub fn for_each_rep(reps: &[(u64, u64)], offset: u64, f: &mut impl FnMut(u64, u6
             inner(rest, at, outer.or(Some(i)), f)
         })
     }
-    inner(reps, offset, None, f);
+    match reps {
+        // Slots of a map's group, elements of a plain array: nearly all there are.
+        [(stride, count)] => {
+            let mut at = Some(offset);
+            for i in 0..*count {
+                let Some(offset) = at else { return };
+                if !f(offset, i) {
+                    return;
+                }
+                at = offset.checked_add(*stride);
+            }
+        }
+        _ => {
+            inner(reps, offset, None, f);
+        }
+    }
 }

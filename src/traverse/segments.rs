@@ -98,7 +98,7 @@ impl Segment {
     }
 
     /// Appends a candidate; chunks come from `spare` while it has any.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, spare: &mut Vec<Chunk>, key: u64, unit: u32, addr: u64) {
         if self.key != key || self.unit != unit || self.last.addrs.len() == CHUNK {
             self.begin(spare, key, unit);
