@@ -27,7 +27,8 @@ impl Heap {
     pub fn while_fetching<T>(&self, image: &dyn Image, f: impl FnOnce() -> T) -> T {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| self.fetch_ahead(image, &stop));
+            // Without a thread the pages come when they are read.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, || self.fetch_ahead(image, &stop));
             let result = f();
             stop.store(true, Ordering::Relaxed);
             result
