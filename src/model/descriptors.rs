@@ -184,7 +184,7 @@ fn find_die(modules: &[ModuleTypes], table: &TypeTable, rtype: Addr) -> Option<T
 }
 
 impl Batch<'_> {
-    /// The type at `rtype`: known, or a placeholder whose descriptor is queued. None if no descriptor lies there.
+    /// The type at `rtype`: known, or a forward reference whose descriptor is queued. None if no descriptor lies there.
     fn resolve(&mut self, layout: &Layout, rtype: Addr) -> Option<TypeId> {
         if let Some(id) = find_die(self.modules, self.table, rtype) {
             return Some(id);
@@ -197,7 +197,7 @@ impl Batch<'_> {
             self.incidents.count("descriptors.too_many");
             return None;
         }
-        let id = self.table.push_placeholder();
+        let id = self.table.push_forward();
         self.built.types.insert(rtype.0, id);
         self.queue.push((rtype, header, id));
         Some(id)

@@ -120,7 +120,7 @@ impl TypeTable {
     }
 
     /// Takes an id for a type that [`TypeTable::set`] will describe; opaque and found by no name until then.
-    pub fn push_placeholder(&mut self) -> TypeId {
+    pub fn push_forward(&mut self) -> TypeId {
         let id = TypeId(u32::try_from(self.types.len()).expect("fewer than 2^32 types"));
         self.types.push(Type { name: "".into(), size: 0, kind: Kind::Opaque, rtype_offset: 0 });
         id
@@ -322,10 +322,10 @@ mod tests {
         assert_eq!(table.field_path(outer, "in.b"), Some((16, int)));
         assert_eq!(table.field_path(outer, "in.c"), None);
         assert_eq!(table.field_path(outer, "in.b.c"), None);
-        let placeholder = table.push_placeholder();
+        let forward = table.push_forward();
         assert_eq!(table.find(""), None);
-        table.set(placeholder, ty("late", 8, Kind::Pointer(outer)));
-        assert_eq!(table.find("late"), Some(placeholder));
+        table.set(forward, ty("late", 8, Kind::Pointer(outer)));
+        assert_eq!(table.find("late"), Some(forward));
     }
 
     #[test]

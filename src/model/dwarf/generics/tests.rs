@@ -62,7 +62,7 @@ impl Program {
     fn node(&mut self, arguments: &str) {
         let (key, value) = arguments.split_once(',').expect("two arguments");
         let name = format!("main.node[{arguments}]");
-        let id = self.types.push_placeholder();
+        let id = self.types.push_forward();
         let pointer = self.add(&format!("*{name}"), 8, Kind::Pointer(id));
         let next = Field { name: "next".into(), offset: 16, ty: pointer };
         let fields = vec![self.field("k", 0, key), self.field("v", 8, value), next];
@@ -242,7 +242,7 @@ fn endless_types_end() {
     let mut types = TypeTable::default();
     let mut ids = Vec::new();
     for name in ["go.shape.struct { x }", "main.X"] {
-        let id = types.push_placeholder();
+        let id = types.push_forward();
         let fields = (0..100)
             .map(|i| {
                 let pointer = types.push(Type {
