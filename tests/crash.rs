@@ -94,7 +94,8 @@ fn debugger() {
     }
 }
 
-fn check_all(version: &str, mode: Mode, writer: Writer) {
+/// Every way to die, dumped by `writer`.
+pub fn check_all(version: &str, mode: Mode, writer: Writer) {
     let mut wrong = Vec::new();
     for way in &WAYS {
         let Some(crash) = required(Crash::take(version, mode, way, writer)) else { return };
@@ -231,10 +232,11 @@ struct Crash {
 
 impl Crash {
     fn take(version: &str, mode: Mode, way: &Way, writer: Writer) -> Outcome<Self> {
-        let program = Program::build(&Toolchain::get(version)?, "testdata/programs/cmd/crash", mode);
+        let toolchain = Toolchain::get(version)?;
+        let program = Program::build_for(writer.machine(), &toolchain, "testdata/programs/cmd/crash", mode);
         // Goroutines in their prologue: preempted there and nowhere else.
         let godebug = if way.name == "prologue" { "asyncpreemptoff=1" } else { "" };
-        let death = Death { args: &[way.name], procs: 2, godebug, second_abort: way.by_abort };
+        let death = Death { args: &[way.name], procs: 2, godebug, second_abort: way.by_abort, signal: None };
         let (core, line) = dying::take(&program, &death, writer)?;
         let truth = parse_truth(&line, "TRUTH").expect("numbers after TRUTH");
         Ok(Self { exe: program.exe, core, truth })

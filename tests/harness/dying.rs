@@ -1,7 +1,8 @@
-//! Cores of programs that die: the kernel writes the core (no file-backed pages), or gdb at the fatal signal where the kernel cannot.
+//! Cores of programs that die: the kernel writes the core (no file-backed pages), or gdb at the fatal signal where the kernel cannot,
+//! or qemu that of a program for arm64.
 
 use super::corefile::Run;
-use super::program::Program;
+use super::program::{Machine, Program};
 use super::{Outcome, Skip, sparse};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,9 +14,19 @@ use std::sync::{Mutex, PoisonError};
 pub enum Writer {
     Kernel,
     Debugger,
+    /// `qemu-aarch64` of the package `qemu-user`.
+    Emulator,
 }
 
 impl Writer {
+    /// What the program must be built for.
+    pub fn machine(self) -> Machine {
+        match self {
+            Self::Kernel | Self::Debugger => Machine::Host,
+            Self::Emulator => Machine::Arm64,
+        }
+    }
+
     /// The kernel, if it will write a core into the working folder.
     pub fn preferred() -> Self {
         match kernel_writes_cores() {
@@ -37,23 +48,30 @@ pub struct Death<'a> {
     pub godebug: &'a str,
     /// A first SIGABRT comes from outside of the runtime, which raises it again when it is done.
     pub second_abort: bool,
+    /// A signal that is sent to it when it has said `WAIT`; `None`: it dies of its own accord.
+    pub signal: Option<&'static str>,
 }
 
 /// The core of `program` that dies as `death` says, cached beside the executable, and its line of truth.
 pub fn take(program: &Program, death: &Death<'_>, writer: Writer) -> Outcome<(PathBuf, String)> {
     static TAKING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let name = format!("{}-{writer:?}", death.args.join("-")).to_lowercase();
+    let name = format!("{}-{writer:?}{}", death.args.join("-"), death.signal.unwrap_or_default()).to_lowercase();
     let (core, truth_file) = (program.dir.join(format!("core-{name}")), program.dir.join(format!("truth-{name}")));
     if !truth_file.exists() {
         let dir = tempfile::tempdir_in(&program.dir).expect("a temporary folder");
         let line = match writer {
             Writer::Kernel => by_kernel(&program.exe, death, dir.path())?,
             Writer::Debugger => by_debugger(&program.exe, death, dir.path())?,
+            Writer::Emulator => by_emulator(&program.exe, death, dir.path())?,
         };
-        let written = fs::read_dir(dir.path()).unwrap().next();
-        let written = written.ok_or_else(|| Skip(format!("{writer:?} wrote no core of {name}")))?;
-        sparse::copy(&mut File::open(written.unwrap().path()).unwrap(), &core).unwrap();
+        let mut written = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        // Where the kernel writes cores, too, there is one of qemu itself beside that of the program.
+        let of_program = |path: &PathBuf| {
+            !matches!(writer, Writer::Emulator) || path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("qemu_"))
+        };
+        let written = written.find(of_program).ok_or_else(|| Skip(format!("{writer:?} wrote no core of {name}")))?;
+        sparse::copy(&mut File::open(written).unwrap(), &core).unwrap();
         fs::write(&truth_file, line).unwrap();
     }
     Ok((core, fs::read_to_string(truth_file).unwrap()))
@@ -106,4 +124,29 @@ fn by_debugger(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text.lines().find_map(|l| l.find("TRUTH ").map(|at| l[at..].to_owned()));
     line.ok_or_else(|| Skip(format!("gdb: {}", String::from_utf8_lossy(&output.stderr))))
+}
+
+/// Runs it under qemu, which writes the core when the program dies of a signal: all threads (their ids are the host's) and memory,
+/// but neither NT_FILE nor what begins with an ELF header.
+fn by_emulator(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
+    emulator()?;
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -c unlimited && exec qemu-aarch64 \"$0\" \"$@\""]).arg(exe).args(death.args);
+    environment(&mut command, dir, death);
+    let mut run = Run::spawn(&mut command)?;
+    let line = run.line("TRUTH");
+    if let Some(signal) = death.signal {
+        run.line("WAIT");
+        let pid = run.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status().map_err(|e| Skip(format!("kill: {e}")))?;
+        assert!(sent.success(), "kill -s {signal} {pid}: {sent}");
+    }
+    let _ = run.child.wait();
+    Ok(line)
+}
+
+/// Whether there is qemu for arm64.
+fn emulator() -> Outcome<()> {
+    let output = Command::new("qemu-aarch64").arg("--version").output().map_err(|e| Skip(format!("qemu-aarch64: {e}")))?;
+    if output.status.success() { Ok(()) } else { Err(Skip(format!("qemu-aarch64: {}", output.status))) }
 }

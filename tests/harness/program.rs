@@ -51,6 +51,15 @@ impl Mode {
     }
 }
 
+/// The machine that a program is for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// This one, amd64.
+    Host,
+    /// linux/arm64: cross-compiled, run by `qemu-aarch64`.
+    Arm64,
+}
+
 static BUILDING: Mutex<()> = Mutex::new(());
 
 /// A built program.
@@ -64,12 +73,18 @@ pub struct Program {
 impl Program {
     /// Builds the main package in `source` (a folder of the repository). A build error is a failure, not a skip.
     pub fn build(toolchain: &Toolchain, source: &str, mode: Mode) -> Self {
+        Self::build_for(Machine::Host, toolchain, source, mode)
+    }
+
+    /// The same for `machine`.
+    pub fn build_for(machine: Machine, toolchain: &Toolchain, source: &str, mode: Mode) -> Self {
         let mut hash = Fnv::default();
         // perf/gen uses the truth package of the fixtures.
         for folder in ["testdata/programs", source] {
             hash_sources(&root().join(folder), &mut hash);
         }
-        let name = format!("{}-{}-{}-{:016x}", source.replace('/', "-"), toolchain.version, mode.name(), hash.0);
+        let arch = if machine == Machine::Arm64 { "-arm64" } else { "" };
+        let name = format!("{}-{}-{}{arch}-{:016x}", source.replace('/', "-"), toolchain.version, mode.name(), hash.0);
         let dir = cache("programs").join(name);
         let exe = dir.join("exe");
         // Tests run side by side and some want the same program: the second one finds it built.
@@ -80,6 +95,9 @@ impl Program {
             go.args(["build", "-trimpath", "-buildvcs=false"]).args(mode.flags());
             if mode == Mode::Cgo {
                 go.env("CGO_ENABLED", "1");
+            }
+            if machine == Machine::Arm64 {
+                go.env("GOARCH", "arm64");
             }
             let partial = dir.join(format!("exe.{}", std::process::id()));
             let output = go.arg("-o").arg(&partial).arg(".").current_dir(root().join(source)).output().expect("run go");
