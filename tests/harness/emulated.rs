@@ -5,14 +5,15 @@
 
 use super::corefile::{CoreFile, Truth, parse_truth};
 use super::dying::{self, Death, Writer};
-use super::program::{Mode, Program, Recipe};
+use super::program::{CROSS_COMPILER, Mode, Program, Recipe};
 use super::toolchain::Toolchain;
-use crate::harness::Outcome;
+use super::{Outcome, Skip};
 use crate::reference::dump::Dump;
 use crate::reference::sets;
 use goref_fast::image::{Inputs, Process};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 /// How often a core is retaken because the runtime allocated something of its own (a thread, mostly) after the truth.
 const ATTEMPTS: usize = 8;
@@ -24,6 +25,10 @@ const KILLED: Death<'_> = Death { args: &[], procs: 2, godebug: "", second_abort
 pub fn core_of(version: &str, source: &str, recipe: Recipe) -> Outcome<CoreFile> {
     if recipe.mode == Mode::Pie || recipe.mode.needs_cgo() {
         dying::loader()?;
+    }
+    if recipe.mode.needs_cgo() {
+        let version = Command::new(CROSS_COMPILER).arg("--version").output();
+        version.map_err(|e| Skip(format!("{CROSS_COMPILER}: {e}")))?;
     }
     let program = Program::build(&Toolchain::get(version)?, source, recipe);
     let core = program.dir.join("core-killed");

@@ -68,6 +68,9 @@ impl Mode {
     }
 }
 
+/// The C compiler for arm64 (Debian's package `gcc-aarch64-linux-gnu`).
+pub const CROSS_COMPILER: &str = "aarch64-linux-gnu-gcc";
+
 /// The machine that a program is for.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Machine {
@@ -136,7 +139,7 @@ impl Program {
                 go.env("GOEXPERIMENT", recipe.experiment);
             }
             if recipe.machine == Machine::Arm64 {
-                go.env("GOARCH", "arm64");
+                go.env("GOARCH", "arm64").env("CC", CROSS_COMPILER);
             }
             let partial = dir.join(format!("exe.{}", std::process::id()));
             let output = go.arg("-o").arg(&partial).arg(".").current_dir(root().join(source)).output().expect("run go");

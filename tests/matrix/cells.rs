@@ -125,8 +125,13 @@ const EXPERIMENTS: [(&str, u32, u32, Claim, &[u32]); 10] = [
 const CORES: [(CoreKind, u32, u32, &[u32]); 0] = [];
 
 /// Builds for arm64, which qemu runs and dumps: mode, since, until, and where they are always run.
-const ARM64: [(Mode, u32, u32, &[u32]); 3] =
-    [(Mode::Default, 0, u32::MAX, &[24, 26, 27]), (Mode::NoOpt, 0, u32::MAX, &[26]), (Mode::Pie, 0, u32::MAX, &[])];
+const ARM64: [(Mode, u32, u32, &[u32]); 5] = [
+    (Mode::Default, 0, u32::MAX, &[24, 26, 27]),
+    (Mode::NoOpt, 0, u32::MAX, &[26]),
+    (Mode::Pie, 0, u32::MAX, &[]),
+    (Mode::Cgo, 0, u32::MAX, &[27]),
+    (Mode::External, 0, u32::MAX, &[]),
+];
 
 /// All rows, in the order of the table.
 pub fn rows() -> Vec<Row> {
