@@ -361,6 +361,13 @@ pub(super) fn index_steps(types: &TypeTable, labels: &mut Labels, elem: TypeId) 
     steps
 }
 
+impl Program {
+    /// Whether the type has an edge from word `i` of the first element; words that are too far out for the table count as explained.
+    pub(super) fn explains(&self, i: u64) -> bool {
+        i >= MAX_TYPED_WORDS || self.typed.get((i / 64) as usize).is_some_and(|bits| bits >> (i % 64) & 1 != 0)
+    }
+}
+
 /// Bit per word of an element of `size` bytes that some operation reads as its pointer.
 fn typed_words(ops: &[Op], size: u64) -> Vec<u64> {
     let words = (size / 8).min(MAX_TYPED_WORDS);

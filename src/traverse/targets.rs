@@ -253,6 +253,8 @@ impl<'a, 'img> Resolver<'a, 'img> {
             // The storage of maps has programs of its own, which know more than the descriptor of its memory.
             (Some(ty), _) if self.is_storage(key, ty) => claimed,
             (Some(ty), ProgramKey::Elems(elem)) if self.same(elem, ty) => claimed,
+            // Shaped code may allocate by the shape: a pointer with a type of its own knows more.
+            (Some(ty), ProgramKey::Elems(known) | ProgramKey::Value(known)) if self.is_shape_of(ty, known) => claimed,
             (Some(ty), _) => self.compile(ProgramKey::Value(ty)),
         };
         let checked = match world.rtype(number).and_then(|rtype| world.masks.get(world.image, rtype.0)) {
@@ -271,6 +273,13 @@ impl<'a, 'img> Resolver<'a, 'img> {
 
     fn same(&self, a: TypeId, b: TypeId) -> bool {
         a == b || self.types.get(a).name == self.types.get(b).name
+    }
+
+    /// Whether `shape` is a type of shaped code that `known`, which has no shapes, may stand for.
+    fn is_shape_of(&self, shape: TypeId, known: TypeId) -> bool {
+        const SHAPE: &str = "go.shape.";
+        let (shape, known) = (self.types.get(shape), self.types.get(known));
+        shape.name.contains(SHAPE) && !known.name.contains(SHAPE) && shape.size == known.size
     }
 
     fn is_storage(&self, key: ProgramKey, ty: TypeId) -> bool {

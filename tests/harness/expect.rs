@@ -15,7 +15,8 @@
 //! bounds, for what the hash seed or the release decides. Sizes are size-class sizes.
 //!
 //! `mode="default"` or `mode="noopt"` restricts a statement to one build mode, `since="1.25"` and `until="1.25"` (inclusive) to
-//! releases, `without="noswissmap,race"` to builds without these experiments and build modes. In the text `$P` is the package's path (`goref.test/fixtures/<folder>`), `$NAME` of a `goref:define` in the same
+//! releases, `without="noswissmap,race"` to builds without these experiments and build modes, `with=".."` to builds with one of them.
+//! In the text `$P` is the package's path (`goref.test/fixtures/<folder>`), `$NAME` of a `goref:define` in the same
 //! file its text, and `[[a|b]]` makes one statement for each alternative.
 
 use super::pprof::Profile;
@@ -32,6 +33,7 @@ pub struct Expectation {
     pub count: Bound,
     pub bytes: Bound,
     mode: Option<String>,
+    with: Vec<String>,
     without: Vec<String>,
     since: u32,
     until: u32,
@@ -67,7 +69,8 @@ impl Expectation {
         let recipe = recipe.into();
         (self.since..=self.until).contains(&minor(version))
             && self.mode.as_deref().is_none_or(|m| m == recipe.mode.compiled())
-            && !self.without.iter().any(|w| w == recipe.experiment || w == recipe.mode.name())
+            && !self.without.iter().any(|w| recipe.is(w))
+            && (self.with.is_empty() || self.with.iter().any(|w| recipe.is(w)))
     }
 
     /// The frame that a stack has in common with the statement, to show what is there instead.
@@ -169,8 +172,9 @@ fn attributes(mut text: &str, at: &str) -> Vec<(String, String)> {
 
 fn parse(text: &str, at: &str) -> Expectation {
     let (mut scope, mut count, mut bytes) = (None, Bound::Any, Bound::Any);
-    let (mut mode, mut without, mut since, mut until) = (None, Vec::new(), 0, u32::MAX);
+    let (mut mode, mut with, mut without, mut since, mut until) = (None, Vec::new(), Vec::new(), 0, u32::MAX);
     let number = |value: &str| value.parse().unwrap_or_else(|e| panic!("{at}: {value:?}: {e}"));
+    let list = |value: &str| value.split(',').map(str::to_owned).collect();
     let path = |value: &str| value.split(" -> ").map(str::to_owned).collect();
     for (key, value) in attributes(text, at) {
         match key.as_str() {
@@ -185,7 +189,8 @@ fn parse(text: &str, at: &str) -> Expectation {
                 assert!(["default", "noopt"].contains(&value.as_str()), "{at}: no such mode: {value}");
                 mode = Some(value);
             }
-            "without" => without = value.split(',').map(str::to_owned).collect(),
+            "with" => with = list(&value),
+            "without" => without = list(&value),
             "since" => since = minor(&value),
             "until" => until = minor(&value),
             other => panic!("{at}: no such attribute: {other}"),
@@ -193,7 +198,7 @@ fn parse(text: &str, at: &str) -> Expectation {
     }
     let scope = scope.unwrap_or_else(|| panic!("{at}: no path, prefix or within"));
     assert!(!matches!((count, bytes), (Bound::Any, Bound::Any)), "{at}: states nothing");
-    Expectation { at: at.to_owned(), scope, count, bytes, mode, without, since, until }
+    Expectation { at: at.to_owned(), scope, count, bytes, mode, with, without, since, until }
 }
 
 #[test]
