@@ -13,6 +13,15 @@ use std::ops::RangeInclusive;
 /// `runtime.spanInlineMarkBits` lies at the end of a span's one page.
 const MAX_INLINE_MARK_BITS: u64 = 4096;
 
+/// `heapArenaBytes`.
+const ARENA_SIZE: u64 = 64 << 20;
+
+/// `arenaBaseOffset` on amd64, where its constant is not in the debug information.
+const ARENA_BASE_OFFSET: u64 = 0xffff_8000_0000_0000;
+
+/// What to do about an unknown layout.
+const REMEDY: &str = "use an executable built by Go 1.17 to 1.27; a newer release may have renamed what is missing";
+
 /// Offset of the first of `paths` (alternatives separated by `|`) in struct `ty`.
 fn offset_of(types: &TypeTable, ty: TypeId, paths: &str) -> Option<u64> {
     paths.split('|').find_map(|path| types.field_path(ty, path)).map(|(offset, _)| offset)
@@ -35,15 +44,22 @@ fn array_len(types: &TypeTable, name: &str, path: &str) -> u64 {
 fn required(types: &TypeTable, name: &str, ty: TypeId, paths: &str) -> Result<u64> {
     offset_of(types, ty, paths).ok_or_else(|| {
         Error::new(format!("runtime layout: struct {name} has no field {paths} in the DWARF of the executable"))
-            .remedy("use an executable built by Go 1.24 to 1.27")
+            .remedy(REMEDY)
     })
 }
 
-/// Declares a struct of field offsets and how to find it. `req` fields must exist, `opt` fields may be missing.
+/// Bytes of the field that is the first of `paths` in struct `ty`; 0 if there is none.
+fn width_of(types: &TypeTable, ty: TypeId, paths: &str) -> u64 {
+    paths.split('|').find_map(|path| types.field_path(ty, path)).map_or(0, |(_, field)| types.get(field).size)
+}
+
+/// Declares a struct of field offsets and how to find it. `req` fields must exist, `opt` fields may be missing; `width` is the size
+/// of a field that is not equally wide in all releases.
 macro_rules! layouts {
     ($($(#[$doc:meta])* $Name:ident = $go:literal {
         $(req $field:ident = $path:literal,)*
         $(opt $ofield:ident = $opath:literal,)*
+        $(width $wfield:ident = $wpath:literal,)*
     })*) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +69,7 @@ macro_rules! layouts {
             pub size: u64,
             $(pub $field: u64,)*
             $(pub $ofield: Option<u64>,)*
+            $(pub $wfield: u64,)*
         }
 
         impl $Name {
@@ -65,6 +82,7 @@ macro_rules! layouts {
                     size: types.get(ty).size,
                     $($field: required(types, $go, ty, $path)?,)*
                     $($ofield: offset_of(types, ty, $opath),)*
+                    $($wfield: width_of(types, ty, $wpath),)*
                 })
             }
 
@@ -83,6 +101,7 @@ layouts! {
         req sweepgen = "sweepgen",
         req allspans = "allspans",
         req pages_in_use = "pagesInUse",
+        opt arenas = "arenas",
         opt spanalloc_inuse = "spanalloc.inuse",
         opt cachealloc_inuse = "cachealloc.inuse",
     }
@@ -92,7 +111,6 @@ layouts! {
         req npages = "npages",
         req free_index = "freeindex",
         req nelems = "nelems",
-        req free_index_for_scan = "freeIndexForScan",
         req alloc_bits = "allocBits",
         req gcmark_bits = "gcmarkBits",
         req sweepgen = "sweepgen",
@@ -102,15 +120,23 @@ layouts! {
         req elemsize = "elemsize",
         req limit = "limit",
         req specials = "specials",
-        req large_type = "largeType",
+        opt free_index_for_scan = "freeIndexForScan",
+        opt large_type = "largeType",
         opt is_user_arena_chunk = "isUserArenaChunk",
         opt alloc_count_before_cache = "allocCountBeforeCache",
+        width count_bytes = "nelems",
+    }
+    /// `runtime.heapArena`: pointer bits up to 1.21, and in 1.22 with GOEXPERIMENT=noallocheaders.
+    HeapArenaLayout = "runtime.heapArena" {
+        opt bitmap = "bitmap|heapArenaPtrScalar.bitmap",
+        width bitmap_bytes = "bitmap|heapArenaPtrScalar.bitmap",
     }
     /// `runtime.special`.
     SpecialLayout = "runtime.special" {
         req next = "next",
         req offset = "offset",
         req kind = "kind",
+        width offset_bytes = "offset",
     }
     /// `runtime.specialfinalizer`.
     SpecialFinalizerLayout = "runtime.specialfinalizer" {
@@ -180,21 +206,22 @@ layouts! {
         req gcbss = "gcbss",
         req types = "types",
         req etypes = "etypes",
-        req rodata = "rodata",
-        req gofunc = "gofunc",
         req textsectmap = "textsectmap",
         req bad = "bad",
         req gcdatamask = "gcdatamask",
         req gcbssmask = "gcbssmask",
         req next = "next",
+        opt rodata = "rodata",
+        opt gofunc = "gofunc",
         opt itablinks = "itablinks",
         opt itaboffset = "itaboffset",
     }
-    /// `runtime.textsect`.
+    /// `runtime.textsect`; 1.17 has its length instead of its end.
     TextsectLayout = "runtime.textsect" {
         req vaddr = "vaddr",
-        req end = "end",
         req baseaddr = "baseaddr",
+        opt end = "end",
+        opt length = "length",
     }
     /// `runtime.bitvector`.
     BitvectorLayout = "runtime.bitvector" {
@@ -208,15 +235,16 @@ layouts! {
         req ptr_size = "ptrSize",
         req nfunc = "nfunc",
     }
-    /// `runtime.functab`.
+    /// `runtime.functab`; in 1.17 its words are 8 bytes wide and entries absolute.
     FunctabLayout = "runtime.functab" {
-        req entryoff = "entryoff",
+        req entryoff = "entryoff|entry",
         req funcoff = "funcoff",
+        width entry_bytes = "entryoff|entry",
     }
     /// `runtime._func`.
     FuncLayout = "runtime._func" {
-        req entry_off = "entryOff",
-        req name_off = "nameOff",
+        req entry_off = "entryOff|entryoff|entry",
+        req name_off = "nameOff|nameoff",
         req args = "args",
         req deferreturn = "deferreturn",
         req pcsp = "pcsp",
@@ -224,29 +252,30 @@ layouts! {
         req func_id = "funcID",
         req flag = "flag",
         req nfuncdata = "nfuncdata",
+        width entry_bytes = "entryOff|entryoff|entry",
     }
-    /// `internal/abi.Type`.
-    AbiTypeLayout = "internal/abi.Type" {
-        req size_ = "Size_",
-        req ptr_bytes = "PtrBytes",
-        req tflag = "TFlag",
-        req kind = "Kind_",
-        req gcdata = "GCData",
-        req str = "Str",
+    /// `internal/abi.Type`, `runtime._type` up to 1.20.
+    AbiTypeLayout = "internal/abi.Type|runtime._type" {
+        req size_ = "Size_|size",
+        req ptr_bytes = "PtrBytes|ptrdata",
+        req tflag = "TFlag|tflag",
+        req kind = "Kind_|kind",
+        req gcdata = "GCData|gcdata",
+        req str = "Str|str",
     }
-    /// `internal/abi.ArrayType`.
-    ArrayTypeLayout = "internal/abi.ArrayType" {
-        req elem = "Elem",
-        req len = "Len",
+    /// `internal/abi.ArrayType`, `runtime.arraytype` up to 1.20.
+    ArrayTypeLayout = "internal/abi.ArrayType|runtime.arraytype" {
+        req elem = "Elem|elem",
+        req len = "Len|len",
     }
-    /// `internal/abi.StructType`.
-    StructTypeLayout = "internal/abi.StructType" {
-        req fields = "Fields",
+    /// `internal/abi.StructType`, `runtime.structtype` up to 1.20.
+    StructTypeLayout = "internal/abi.StructType|runtime.structtype" {
+        req fields = "Fields|fields",
     }
-    /// `internal/abi.StructField`.
-    StructFieldLayout = "internal/abi.StructField" {
-        req typ = "Typ",
-        req offset = "Offset",
+    /// `internal/abi.StructField`, `runtime.structfield` up to 1.20.
+    StructFieldLayout = "internal/abi.StructField|runtime.structfield" {
+        req typ = "Typ|typ",
+        req offset = "Offset|offset|offsetAnon",
     }
     /// `runtime.g`.
     GLayout = "runtime.g" {
@@ -313,12 +342,13 @@ layouts! {
         req nbit = "nbit",
         req bytedata = "bytedata",
     }
-    /// `runtime.stackObjectRecord`.
+    /// `runtime.stackObjectRecord`: the mask's offset, in 1.17 its address.
     StackObjectRecordLayout = "runtime.stackObjectRecord" {
         req off = "off",
         req obj_size = "size",
-        req ptr_bytes = "ptrBytes|ptrdata",
-        req gcdataoff = "gcdataoff",
+        req ptr_bytes = "ptrBytes|_ptrdata|ptrdata",
+        opt gcdataoff = "gcdataoff",
+        opt gcdata = "gcdata",
     }
     /// `runtime.mstats`.
     MstatsLayout = "runtime.mstats" {
@@ -398,6 +428,17 @@ pub struct Constants {
     pub min_size_for_malloc_header: u64,
     /// `mallocHeaderSize`.
     pub malloc_header_size: u64,
+    /// `arenaBaseOffset`: arena 0 starts at this address, modulo 2^64.
+    pub arena_base_offset: u64,
+}
+
+/// How the pointer bits of a `heapArena` are written.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum ArenaBits {
+    /// Up to 1.19: a byte for four words, pointer bits in its low half.
+    Two,
+    /// One bit per word.
+    One,
 }
 
 /// Everything about the target's runtime that depends on its release or build.
@@ -408,6 +449,9 @@ pub struct RuntimeLayout {
     pub constants: Constants,
     pub mheap: MheapLayout,
     pub mspan: MspanLayout,
+    pub heap_arena: HeapArenaLayout,
+    /// Where masks are not in spans and headers: how arenas have them.
+    pub arena_bits: Option<ArenaBits>,
     pub special: SpecialLayout,
     pub specialfinalizer: SpecialFinalizerLayout,
     pub special_weak_handle: Option<SpecialWeakHandleLayout>,
@@ -466,13 +510,24 @@ impl RuntimeLayout {
                 "runtime layout: struct runtime.spanInlineMarkBits has {inline_mark_bits_size} bytes, expected at most \
                  {MAX_INLINE_MARK_BITS}"
             ))
-            .remedy("use an executable built by Go 1.24 to 1.27"));
+            .remedy(REMEDY));
+        }
+        let (mspan, heap_arena) = (MspanLayout::find(types)?, HeapArenaLayout::find(types)?);
+        let arena_bits = arena_bits(&heap_arena)?;
+        if arena_bits.is_none() && mspan.large_type.is_none() {
+            return Err(Error::new(
+                "runtime layout: neither struct runtime.mspan has a field largeType nor struct runtime.heapArena a field bitmap in \
+                 the DWARF of the executable: where pointer masks are is unknown",
+            )
+            .remedy(REMEDY));
         }
         Ok(Self {
             globals: Globals::find(variables, bias)?,
-            constants: Constants::find(constants)?,
+            constants: Constants::find(constants, arena_bits.is_some())?,
             mheap: MheapLayout::find(types)?,
-            mspan: MspanLayout::find(types)?,
+            mspan,
+            heap_arena,
+            arena_bits,
             special: SpecialLayout::find(types)?,
             specialfinalizer: SpecialFinalizerLayout::find(types)?,
             special_weak_handle: SpecialWeakHandleLayout::find_optional(types)?,
@@ -507,6 +562,23 @@ impl RuntimeLayout {
             size_classes: array_len(types, "runtime.heapStatsDelta", "smallAllocCount"),
             inline_mark_bits_size,
         })
+    }
+}
+
+/// How arenas have pointer bits: by the size of the array that holds them.
+fn arena_bits(layout: &HeapArenaLayout) -> Result<Option<ArenaBits>> {
+    if layout.bitmap.is_none() {
+        return Ok(None);
+    }
+    let one_bit = ARENA_SIZE / 64;
+    match layout.bitmap_bytes {
+        bytes if bytes == one_bit => Ok(Some(ArenaBits::One)),
+        bytes if bytes == 2 * one_bit => Ok(Some(ArenaBits::Two)),
+        bytes => Err(Error::new(format!(
+            "runtime layout: field bitmap of struct runtime.heapArena has {bytes} bytes, expected {one_bit} or {}",
+            2 * one_bit
+        ))
+        .remedy(REMEDY)),
     }
 }
 
@@ -547,18 +619,20 @@ impl Globals {
 }
 
 impl Constants {
-    fn find(constants: &FxHashMap<String, i64>) -> Result<Self> {
+    /// * `arena_bits`: masks are in arenas, so there are no malloc headers, whatever the constants say.
+    fn find(constants: &FxHashMap<String, i64>, arena_bits: bool) -> Result<Self> {
         let runtime = |name: &str| constants.get(&format!("runtime.{name}")).copied();
         let kind = |name: &str| runtime(name).and_then(|v| u8::try_from(v).ok());
         let size = |name: &str, known: RangeInclusive<i64>, usual: u64| match runtime(name) {
             None => Ok(usual),
+            Some(_) if arena_bits => Ok(usual),
             Some(value) if known.contains(&value) => Ok(value.cast_unsigned()),
             Some(value) => Err(Error::new(format!(
                 "runtime layout: constant runtime.{name} is {value}, expected {} to {}",
                 known.start(),
                 known.end()
             ))
-            .remedy("use an executable built by Go 1.24 to 1.27")),
+            .remedy(REMEDY)),
         };
         Ok(Self {
             kind_special_finalizer: kind("_KindSpecialFinalizer").ok_or_else(|| {
@@ -570,6 +644,7 @@ impl Constants {
             // an object with a bitmap must fit a word.
             min_size_for_malloc_header: size("minSizeForMallocHeader", 8..=512, 512)?,
             malloc_header_size: size("mallocHeaderSize", 8..=8, 8)?,
+            arena_base_offset: runtime("arenaBaseOffsetUintptr").map_or(ARENA_BASE_OFFSET, i64::cast_unsigned),
         })
     }
 }

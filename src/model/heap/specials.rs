@@ -72,7 +72,7 @@ fn read_list(heap: &Heap, image: &dyn Image, layout: &RuntimeLayout, id: SpanId)
         let record = Addr(addr);
         let fields = (
             image.read_u64(record.add(layout.special.next)),
-            image.read_u64(record.add(layout.special.offset)),
+            read_offset(image, layout, record),
             image.read_u8(record.add(layout.special.kind)),
         );
         let (Ok(next), Ok(offset), Ok(kind)) = fields else {
@@ -101,6 +101,15 @@ fn read_list(heap: &Heap, image: &dyn Image, layout: &RuntimeLayout, id: SpanId)
         }
     }
     (out, incidents)
+}
+
+/// `special.offset`: 16 bits up to Go 1.23, a word since.
+fn read_offset(image: &dyn Image, layout: &RuntimeLayout, record: Addr) -> Result<u64, ReadError> {
+    let at = record.add(layout.special.offset);
+    let mut bytes = [0; 8];
+    let width = layout.special.offset_bytes.min(8) as usize;
+    image.read(at, &mut bytes[..width])?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 /// What a special of this kind holds; `None` for kinds that hold nothing (profile records, pin counters, ...).

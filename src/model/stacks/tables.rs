@@ -4,15 +4,16 @@ use super::bits::Bits;
 use super::code::{CodeId, FrameCode, FrameCodes, Role, StackMaps, StackObject};
 use crate::address::Addr;
 use crate::image::Image;
-use crate::model::modules::{Func, FuncData, Modules, PcData};
+use crate::model::layout::StackObjectRecordLayout;
+use crate::model::modules::{Func, FuncData, Modules, PcData, expand_gc_program};
 use dashmap::DashMap;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::sync::Arc;
 
 /// `abi.ArgsSizeUnknown`.
 const ARGS_SIZE_UNKNOWN: i32 = i32::MIN;
-/// Bytes of a `stackObjectRecord`: off i32, size i32, ptrBytes i32, gcdataoff u32.
-const OBJECT_RECORD: u64 = 16;
+/// Longest `stackObjectRecord` that is believed.
+const MAX_OBJECT_RECORD: u64 = 64;
 /// No frame is larger: the linker refuses functions with frames of 2 GiB, the compiler variables on the stack over 128 MiB.
 const MAX_FRAME: u64 = 1 << 31;
 
@@ -134,7 +135,7 @@ fn maps(image: &dyn Image, modules: &Modules, func: &Func, code: &FrameCode) -> 
     }
     if let Some(table) = modules.funcdata(image, func, FuncData::StackObjects) {
         let rodata = modules.list.get(func.module as usize).map_or(0, |m| m.rodata);
-        maps.objects = stack_objects(image, table, rodata, code);
+        maps.objects = stack_objects(image, modules.stack_object_record(), table, rodata, code);
     }
     maps
 }
@@ -157,27 +158,49 @@ fn read_bits(image: &dyn Image, addr: Addr, nbit: usize) -> Option<Bits> {
 }
 
 /// The records that lie inside the frame; others cannot be reached by any goroutine that stands there.
-fn stack_objects(image: &dyn Image, table: u64, rodata: u64, code: &FrameCode) -> Vec<StackObject> {
+fn stack_objects(
+    image: &dyn Image,
+    layout: &StackObjectRecordLayout,
+    table: u64,
+    rodata: u64,
+    code: &FrameCode,
+) -> Vec<StackObject> {
     let frame_words = code.span_words();
     let Ok(n) = image.read_u64(Addr(table)) else { return Vec::new() };
+    if layout.size > MAX_OBJECT_RECORD {
+        return Vec::new();
+    }
     // Each object has at least one byte, but a pointer word in practice: more records than words are damage.
     let n = n.min(frame_words);
     let mut objects = Vec::new();
     for i in 0..n {
-        let mut record = [0; OBJECT_RECORD as usize];
-        if image.read(Addr(table).add(8 + i * OBJECT_RECORD), &mut record).is_err() {
-            break;
-        }
-        let field = |at: usize| u32::from_le_bytes(record[at..at + 4].try_into().expect("4 bytes"));
-        let (off, size, ptr_bytes) = (field(0) as i32, u64::from(field(4)), u64::from(field(8)));
+        let record = Addr(table).add(8 + i * layout.size);
+        let field = |at: u64| image.read_u32(record.add(at));
+        let fields = (field(layout.off), field(layout.obj_size), field(layout.ptr_bytes));
+        let (Ok(off), Ok(size), Ok(ptr_bytes)) = fields else { break };
+        // Relative to read-only data; in Go 1.17 an address.
+        let gcdata = match (layout.gcdataoff, layout.gcdata) {
+            (Some(at), _) => field(at).map(|offset| Addr(rodata).add(u64::from(offset))),
+            (None, Some(at)) => image.read_u64(record.add(at)).map(Addr),
+            (None, None) => break,
+        };
+        let Ok(gcdata) = gcdata else { break };
+        let (off, size, ptr_bytes) = (off.cast_signed(), u64::from(size), ptr_bytes.cast_signed());
         let base = if off < 0 { code.varp } else { code.argp };
         let offset = base + i64::from(off);
-        if offset < code.sp || size > frame_words * 8 || ptr_bytes > size {
+        let nbit = u64::from(ptr_bytes.unsigned_abs() / 8);
+        if offset < code.sp || size > frame_words * 8 || nbit * 8 > size {
             continue;
         }
-        let Some(mask) = read_bits(image, Addr(rodata).add(u64::from(field(12))), (ptr_bytes / 8) as usize) else {
-            continue;
+        // Negative (up to Go 1.23): a GC program behind its length.
+        let mask = match ptr_bytes < 0 {
+            false => read_bits(image, gcdata, nbit as usize),
+            true => expand_gc_program(image, gcdata.add(4), nbit).map(|mask| {
+                let bytes: Vec<u8> = mask.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                Bits::from_bytes(&bytes, nbit as usize)
+            }),
         };
+        let Some(mask) = mask else { continue };
         objects.push(StackObject { offset, size, mask });
     }
     objects
