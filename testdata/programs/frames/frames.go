@@ -160,7 +160,7 @@ func returning() (r *V) {
 }
 
 func three(yield func(*V) bool) {
-	for range 3 {
+	for i := 0; i < 3; i++ {
 		if !yield(newV()) {
 			return
 		}

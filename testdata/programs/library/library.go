@@ -89,12 +89,12 @@ func Build() {
 	buildUnique()
 	AtomicPointer.Store(&Node{P: new(V)})
 	AtomicValue.Store(&Node{P: new(V)})
-	for i := range 100 {
+	for i := 0; i < 100; i++ {
 		SyncMap.Store(1000+i, new(V))
 	}
 	truth.BeforeLast(func() {
 		Pool.Put(new(Pooled))
-		for i := range 5 {
+		for i := 0; i < 5; i++ {
 			Nodes.Put(&PooledNode{pooled: new(V), n: i})
 		}
 	})
@@ -104,7 +104,7 @@ func Build() {
 	Builder.Grow(100)
 	Builder.WriteString(fill("b", 90))
 	List = list.New()
-	for range 10 {
+	for i := 0; i < 10; i++ {
 		List.PushBack(new(V))
 	}
 	ctx := context.WithValue(context.Background(), ctxKey{}, &Node{P: new(V)})

@@ -87,7 +87,7 @@ func key(i int) string { return "key-of-twenty-by" + strconv.Itoa(1000+i) }
 
 func ints(n int) map[int64]*V {
 	m := make(map[int64]*V)
-	for i := range n {
+	for i := 0; i < n; i++ {
 		m[int64(i)] = new(V)
 	}
 	return m
@@ -97,37 +97,37 @@ func Build() {
 	Small = ints(5)
 	Directory = ints(1000)
 	Numbers = make(map[int64]int64)
-	for i := range int64(800) {
+	for i := int64(0); i < 800; i++ {
 		Numbers[i] = i
 	}
 	Empty = make(map[string]*V)
 	Strings = make(map[string]*V)
-	for i := range 8 {
+	for i := 0; i < 8; i++ {
 		Strings[key(i)] = new(V)
 	}
 	Structs = make(map[Key]Val)
-	for i := range 3 {
+	for i := 0; i < 3; i++ {
 		Structs[Key{key(i), int64(i)}] = Val{new(V), key(i)}
 	}
 	Indirect = make(map[BigKey]Big)
-	for i := range int64(3) {
+	for i := int64(0); i < 3; i++ {
 		Indirect[BigKey{i}] = Big{P: new(V)}
 	}
 	Nested = make(map[string]map[int64]*V)
-	for i := range 4 {
+	for i := 0; i < 4; i++ {
 		Nested[key(i)] = ints(2)
 	}
 	Sets = make(map[string]struct{})
-	for i := range 4 {
+	for i := 0; i < 4; i++ {
 		Sets[key(i)] = struct{}{}
 	}
 	Ifaces = make(map[any]any)
-	for i := range 3 {
+	for i := 0; i < 3; i++ {
 		Ifaces[key(i)] = new(V)
 	}
 	Slices = map[int64][]*V{1: {new(V), new(V)}, 2: {new(V), new(V)}}
 	Deleted = ints(100)
-	for i := range int64(50) {
+	for i := int64(0); i < 50; i++ {
 		delete(Deleted, i*2)
 	}
 	m := ints(1)

@@ -44,7 +44,7 @@ func addCleanup(o *Object) {
 //
 //go:noinline
 func queue() {
-	for range 20 {
+	for i := 0; i < 20; i++ {
 		o := &Object{P: new(V)}
 		runtime.SetFinalizer(o, func(o *Object) {
 			select {
@@ -66,7 +66,7 @@ type link struct {
 //go:noinline
 func chain() {
 	var l *link
-	for range 3 {
+	for i := 0; i < 3; i++ {
 		l = &link{inner: l}
 		runtime.SetFinalizer(l, func(l *link) { l.pad[0]++ })
 	}
