@@ -1,3 +1,5 @@
+//go:build go1.23
+
 // Package instances: the types behind shapes. Code of generic functions is compiled once for all type arguments of one shape
 // (every pointer has the same), so what its variables really are has to be found elsewhere.
 //

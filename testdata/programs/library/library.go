@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"weak"
 
 	"goref.test/fixtures/truth"
 )
@@ -46,11 +45,6 @@ var (
 	// One is private to its P, the others are shared: interfaces in a ring of sync.eface.
 	//goref:expect within="pooled. (*$P.V)" count=5 bytes=160
 	Nodes sync.Pool
-	Weak  weak.Pointer[Node]
-	//goref:expect path="$P.WeakTarget" count=1 bytes=16
-	WeakTarget *Node
-	// The target is gone: the handle holds 0.
-	WeakDead weak.Pointer[Node]
 	//goref:expect path="$P.Builder -> buf. ([]uint8)" count=1 bytes=112
 	Builder strings.Builder
 	//goref:expect prefix="$P.List" count=21 bytes=848
@@ -62,7 +56,6 @@ var (
 	Timer *time.Timer
 	//goref:expect prefix="$P.AfterFunc" min_count=1
 	AfterFunc *time.Timer
-	Lazy      = sync.OnceValue(func() *V { return new(V) })
 	//goref:expect path="$P.Location" count=0 bytes=0
 	Location = time.UTC
 	//goref:expect path="$P.Mutexed -> held. (*$P.V)" count=1 bytes=32
@@ -87,6 +80,7 @@ func fill(s string, n int) string { return strings.Repeat(s, n) }
 
 func Build() {
 	buildUnique()
+	buildWeak()
 	AtomicPointer.Store(&Node{P: new(V)})
 	AtomicValue.Store(&Node{P: new(V)})
 	for i := 0; i < 100; i++ {
@@ -98,9 +92,6 @@ func Build() {
 			Nodes.Put(&PooledNode{pooled: new(V), n: i})
 		}
 	})
-	WeakTarget = &Node{n: 1}
-	Weak = weak.Make(WeakTarget)
-	WeakDead = weak.Make(&Node{n: 2})
 	Builder.Grow(100)
 	Builder.WriteString(fill("b", 90))
 	List = list.New()
@@ -112,7 +103,6 @@ func Build() {
 	Timer = time.NewTimer(1000 * time.Hour)
 	kept := &Node{P: new(V)}
 	AfterFunc = time.AfterFunc(1000*time.Hour, func() { kept.n++ })
-	Lazy()
 	Mutexed.held = new(V)
 	Err = failure{P: new(V)}
 }

@@ -157,7 +157,7 @@ func compound() {
 //go:noinline
 func mapLocal(n int64) {
 	m := make(map[int64]*V)
-	for i := 0; i < n; i++ {
+	for i := int64(0); i < n; i++ {
 		m[i] = newV()
 	}
 	started <- struct{}{}
