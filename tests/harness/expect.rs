@@ -12,7 +12,8 @@
 //! * `within`: the sum over all stacks in which this frame occurs.
 //!
 //! `count` and `bytes` must be met exactly (a path that is not there has 0 of both); `min_count` and `min_bytes` are lower
-//! bounds, for what the hash seed or the release decides. Sizes are size-class sizes.
+//! bounds, for what the hash seed or the release decides. Sizes are size-class sizes. In a file that begins with `//go:build go1.24`
+//! (or `!go1.24`) everything is since (or until before) that release.
 //!
 //! `mode="default"` or `mode="noopt"` restricts a statement to one build mode, `since="1.25"` and `until="1.25"` (inclusive) to
 //! releases, `without="noswissmap,race"` to builds without these experiments and build modes. In the text `$P` is the package's path (`goref.test/fixtures/<folder>`), `$NAME` of a `goref:define` in the same
@@ -122,6 +123,22 @@ pub fn read_main(file: &Path) -> Vec<Expectation> {
 }
 
 fn read_file(text: &str, name: &str, package: &str, all: &mut Vec<Expectation>) {
+    let first = all.len();
+    read_lines(text, name, package, all);
+    let Some(constraint) = text.lines().next().and_then(|line| line.strip_prefix("//go:build ")) else { return };
+    for expectation in &mut all[first..] {
+        match constraint.strip_prefix("!go") {
+            Some(release) => expectation.until = expectation.until.min(minor(release) - 1),
+            None => {
+                let release =
+                    constraint.strip_prefix("go").unwrap_or_else(|| panic!("{name}: not a release: {constraint}"));
+                expectation.since = expectation.since.max(minor(release));
+            }
+        }
+    }
+}
+
+fn read_lines(text: &str, name: &str, package: &str, all: &mut Vec<Expectation>) {
     let mut defined: Vec<(String, String)> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let at = format!("{name}:{}", number + 1);
@@ -212,6 +229,12 @@ fn grammar() {
             && !all[0].applies("1.27.3", Mode::Default)
             && !all[0].applies("1.25.5", Recipe { mode: Mode::NoOpt, experiment: "greenteagc" })
     );
+    read_file("//go:build !go1.25\n\n//goref:expect path=\"$P.X\" count=1\n", "g.go", "p/q", &mut all);
+    let last = all.pop().expect("one more");
+    assert!(last.applies("1.24.11", Mode::Default) && !last.applies("1.25.5", Mode::Default));
+    read_file("//go:build go1.25\n\n//goref:expect path=\"$P.X\" count=1\n", "g.go", "p/q", &mut all);
+    let last = all.pop().expect("one more");
+    assert!(!last.applies("1.24.11", Mode::Default) && last.applies("1.25.5", Mode::Default));
     let mut profile = Profile::default();
     profile.stacks.insert(path.clone(), [2, 5]);
     assert!(all[1].check(&profile).is_ok() && all[0].check(&profile).is_err());

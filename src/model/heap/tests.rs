@@ -56,6 +56,7 @@ fn layout() -> RuntimeLayout {
     l.special.next = 0;
     l.special.offset = 8;
     l.special.kind = 16;
+    l.special.offset_bytes = 8;
     l.specialfinalizer.func = 24;
     l.specialfinalizer.fint = 32;
     l.specialfinalizer.ot = 40;

@@ -30,7 +30,7 @@ fn layout() -> RuntimeLayout {
         &mut md.ebss,
         &mut md.gcdata,
         &mut md.gcbss,
-        &mut md.gofunc,
+        md.gofunc.insert(0),
         &mut md.next,
         &mut md.bad,
     ];
@@ -49,18 +49,18 @@ fn layout() -> RuntimeLayout {
         &mut md.enoptrbss,
         &mut md.types,
         &mut md.etypes,
-        &mut md.rodata,
+        md.rodata.insert(0),
     ] {
         *field = 0x180;
     }
     (md.gcdatamask, md.gcbssmask) = (0x190, 0x1a0);
     l.bitvector.bytedata = 8;
     (l.pc_header.min_lc, l.pc_header.ptr_size) = (6, 7);
-    (l.functab.size, l.functab.funcoff) = (8, 4);
-    l.func.size = 44;
+    (l.functab.size, l.functab.funcoff, l.functab.entry_bytes) = (8, 4, 4);
+    (l.func.size, l.func.entry_bytes) = (44, 4);
     (l.func.name_off, l.func.args, l.func.deferreturn, l.func.pcsp) = (4, 8, 12, 16);
     (l.func.npcdata, l.func.func_id, l.func.flag, l.func.nfuncdata) = (28, 40, 41, 43);
-    (l.textsect.size, l.textsect.end, l.textsect.baseaddr) = (24, 8, 16);
+    (l.textsect.size, l.textsect.end, l.textsect.baseaddr) = (24, Some(8), 16);
     l
 }
 

@@ -129,9 +129,11 @@ fn maps(image: &dyn Image, modules: &Modules, func: &Func, code: &FrameCode) -> 
     let arg_words = u64::from(code.arg_words.unwrap_or(0));
     if arg_words > 0
         && let Some(map) = modules.funcdata(image, func, FuncData::ArgsPointerMaps)
-        && let Some(bits) = stackmap(image, map, index, arg_words)
+        // Up to Go 1.21 the map of a function without Go code is twice as long as its arguments, and clear behind them.
+        && let Some(bits) = stackmap(image, map, index, 2 * arg_words)
     {
-        maps.args = bits;
+        maps.args = Bits::zeros(bits.len().min(arg_words as usize));
+        bits.ones().for_each(|i| maps.args.set(i, true));
     }
     if let Some(table) = modules.funcdata(image, func, FuncData::StackObjects) {
         let rodata = modules.list.get(func.module as usize).map_or(0, |m| m.rodata);
