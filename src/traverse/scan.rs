@@ -103,6 +103,8 @@ pub enum Edge {
     Eface,
     /// Data word of an interface with methods; the itab lies before it.
     Iface,
+    /// Into the runtime's own structures, which have names of their own: followed when those are exhausted.
+    Later,
 }
 
 /// How eight bytes before the slots of a map say which slots are full.
