@@ -14,8 +14,8 @@ pub mod file;
 pub mod memory;
 pub mod pprof;
 pub mod proto;
-pub mod release;
-mod report;
+mod release;
+pub mod report;
 pub mod stats;
 
 use std::collections::BTreeSet;

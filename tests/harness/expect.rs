@@ -220,6 +220,13 @@ fn grammar() {
     let text = "//goref:define H=\"[[$P.A|$P.B -> x. (*$P.T)]]\"\n\t//goref:expect path=\"$H -> y. (string)\" since=\"1.25\" mode=\"noopt\" without=\"race,greenteagc\" count=2 min_bytes=3\n";
     read_file(text, "f.go", "p/q", &mut all);
     assert_eq!(all.len(), 2);
+    let mut tagged = Vec::new();
+    read_file("//go:build !go1.25\n\n//goref:expect path=\"$P.X\" count=1\n", "g.go", "p/q", &mut tagged);
+    let last = tagged.pop().expect("one more");
+    assert!(last.applies("1.24.11", Mode::Default) && !last.applies("1.25.5", Mode::Default));
+    read_file("//go:build go1.25\n\n//goref:expect path=\"$P.X\" count=1\n", "g.go", "p/q", &mut tagged);
+    let last = tagged.pop().expect("one more");
+    assert!(!last.applies("1.24.11", Mode::Default) && last.applies("1.25.5", Mode::Default));
     let Scope::Path(path) = &all[1].scope else { panic!("{all:?}") };
     assert_eq!(path[..], ["p/q.B".to_owned(), "x. (*p/q.T)".to_owned(), "y. (string)".to_owned()]);
     assert_eq!(all[1].at, "f.go:2");
@@ -229,12 +236,6 @@ fn grammar() {
             && !all[0].applies("1.27.3", Mode::Default)
             && !all[0].applies("1.25.5", Recipe { mode: Mode::NoOpt, experiment: "greenteagc" })
     );
-    read_file("//go:build !go1.25\n\n//goref:expect path=\"$P.X\" count=1\n", "g.go", "p/q", &mut all);
-    let last = all.pop().expect("one more");
-    assert!(last.applies("1.24.11", Mode::Default) && !last.applies("1.25.5", Mode::Default));
-    read_file("//go:build go1.25\n\n//goref:expect path=\"$P.X\" count=1\n", "g.go", "p/q", &mut all);
-    let last = all.pop().expect("one more");
-    assert!(!last.applies("1.24.11", Mode::Default) && last.applies("1.25.5", Mode::Default));
     let mut profile = Profile::default();
     profile.stacks.insert(path.clone(), [2, 5]);
     assert!(all[1].check(&profile).is_ok() && all[0].check(&profile).is_err());

@@ -195,3 +195,61 @@ pub(super) fn parse(record: &[u8], mspan: u64, layout: &MspanLayout, bitmaps: Bi
     };
     Record::Good(span, details)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A span of 48-byte slots as `width` bytes of `nelems` and `freeindex` have it.
+    fn span(width: u64, nelems: u64, in_arenas: bool) -> Record {
+        let layout = MspanLayout {
+            size: 80,
+            start_addr: 0,
+            npages: 8,
+            elemsize: 16,
+            limit: 24,
+            nelems: 32,
+            free_index: 40,
+            spanclass: 48,
+            state: 49,
+            count_bytes: width,
+            alloc_bits: 56,
+            gcmark_bits: 56,
+            specials: 56,
+            sweepgen: 64,
+            alloc_count: 68,
+            ..MspanLayout::default()
+        };
+        let mut record = vec![0; 80];
+        let words = [0xc0_0000_0000, 1, 48, 0xc0_0000_0000 + nelems * 48, nelems, 3];
+        for (i, word) in words.iter().enumerate() {
+            record[i * 8..i * 8 + 8].copy_from_slice(&u64::to_le_bytes(*word));
+        }
+        // Behind the two bytes of newer releases lies another field.
+        (record[34], record[42]) = if width == 2 { (9, 9) } else { (0, 0) };
+        (record[48], record[49]) = (5 << 1, IN_USE);
+        let bitmaps = Bitmaps { inline_mark_bytes: 0, min_size_for_malloc_header: 512, in_arenas };
+        parse(&record, 0x1000, &layout, bitmaps)
+    }
+
+    #[test]
+    fn counters_are_as_wide_as_the_release_has_them() {
+        for (width, in_arenas) in [(2, false), (8, true)] {
+            let Record::Good(span, details) = span(width, if in_arenas { 170 } else { 168 }, in_arenas) else {
+                panic!("a good span of width {width}");
+            };
+            assert_eq!(
+                (span.nelems, details.free_index, details.free_index_for_scan),
+                (if in_arenas { 170 } else { 168 }, 3, 3)
+            );
+            assert!(adds_up(
+                &span,
+                &details,
+                Bitmaps { inline_mark_bytes: 0, min_size_for_malloc_header: 512, in_arenas }
+            ));
+        }
+        // With a bitmap in the span there is no room for 170, and no span has 70000 slots.
+        assert!(matches!(span(2, 170, false), Record::BadSlots { .. }));
+        assert!(matches!(span(8, 70_000, true), Record::BadSlots { .. }));
+    }
+}

@@ -139,3 +139,22 @@ fn payload(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::modules::testing::Bytes;
+
+    #[test]
+    fn offsets_are_as_wide_as_the_release_has_them() {
+        let mut layout = RuntimeLayout::default();
+        layout.special.offset = 8;
+        // {next, offset 0x1234, kind 2, padding}: up to Go 1.23 the kind lies behind 16 bits of offset.
+        let image = Bytes::new(vec![(0x1000, vec![0, 0, 0, 0, 0, 0, 0, 0, 0x34, 0x12, 2, 0, 0, 0, 0, 0])]);
+        for (width, offset) in [(2, 0x1234), (8, 0x2_1234)] {
+            layout.special.offset_bytes = width;
+            assert_eq!(read_offset(&image, &layout, Addr(0x1000)), Ok(offset));
+        }
+        assert!(read_offset(&image, &layout, Addr(0x1008)).is_err());
+    }
+}

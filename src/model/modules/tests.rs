@@ -171,6 +171,48 @@ fn functions_by_pc() {
     assert_eq!(modules.funcdata(&image, &g, FuncData::StackObjects), None);
 }
 
+/// Go 1.17: the function table has addresses, and a function's funcdata are pointers behind an aligned gap.
+#[test]
+fn functions_of_go_1_17() {
+    let mut l = layout();
+    (l.moduledata.gofunc, l.moduledata.rodata) = (None, None);
+    (l.functab.size, l.functab.funcoff, l.functab.entry_bytes) = (16, 8, 8);
+    (l.func.size, l.func.entry_bytes) = (48, 8);
+    (l.func.name_off, l.func.args, l.func.deferreturn, l.func.pcsp) = (8, 12, 16, 20);
+    (l.func.npcdata, l.func.func_id, l.func.flag, l.func.nfuncdata) = (32, 40, 41, 43);
+    (l.textsect.end, l.textsect.length) = (None, Some(8));
+    let mut ranges = module(&[]);
+    let ftab = [TEXT, 0, TEXT + 0x40, 0x80, TEXT + 0x100, 0];
+    let mut g = Vec::new();
+    put(&mut g, 0x80, &(TEXT + 0x40).to_le_bytes());
+    // Two pcdata from 44 on.
+    for (at, value) in [(0x88, 2u32), (0x8c, 24), (0x94, 1), (0xa0, 2), (0xac, 0), (0xb0, 9)] {
+        put(&mut g, at, &value.to_le_bytes());
+    }
+    put(&mut g, 0x80 + 40, &[7, 2, 0, 2]);
+    // Behind two pcdata, at 52, comes a gap of four bytes; then nil and a pointer.
+    put(&mut g, 0x80 + 56, &[0; 8]);
+    put(&mut g, 0x80 + 64, &0x55_0123u64.to_le_bytes());
+    for (start, bytes) in &mut ranges {
+        match *start {
+            FTAB => *bytes = ftab.iter().flat_map(|w| w.to_le_bytes()).collect(),
+            FUNCS => bytes.clone_from(&g),
+            HEADER => bytes[0] = 0xfa,
+            _ => {}
+        }
+    }
+    let image = Bytes::new(ranges);
+    let modules = Modules::read(&image, &l).expect("a module");
+    assert!(modules.incidents().is_empty(), "{:?}", modules.incidents());
+    let g = modules.find_func(&image, TEXT + 0x50).expect("g");
+    assert_eq!((g.index, g.entry, g.end, g.args, g.flag), (1, TEXT + 0x40, TEXT + 0x100, 24, 2));
+    assert_eq!(modules.func_name(&image, &g).as_deref(), Some("main.g"));
+    assert_eq!(modules.sp_delta(&image, &g, g.entry + 4), Some(16));
+    assert_eq!(modules.pcdata(&image, &g, PcData::StackMapIndex, g.entry), Some(0));
+    assert_eq!(modules.funcdata(&image, &g, FuncData::ArgsPointerMaps), None);
+    assert_eq!(modules.funcdata(&image, &g, FuncData::LocalsPointerMaps), Some(0x55_0123));
+}
+
 #[test]
 fn text_sections_are_translated() {
     let image = Bytes::new(module(&[[0, 0x40, TEXT], [0x40, 0x100, TEXT + 0x5000]]));

@@ -237,3 +237,66 @@ pub fn reflect_arguments(image: &dyn Image, code: &FrameCode, sp: u64) -> Option
 pub fn is_reflect_stub(name: &str) -> bool {
     matches!(name, "reflect.makeFuncStub" | "reflect.methodValueCall")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::modules::testing::Bytes;
+
+    fn code() -> FrameCode {
+        FrameCode {
+            pc: 0,
+            func: 0,
+            name: "f".into(),
+            entry: 0,
+            flag: 0,
+            role: Role::Normal,
+            no_sp_table: false,
+            sp: -(0x4000 + 8),
+            varp: -16,
+            argp: 0,
+            arg_words: Some(0),
+            deferreturn_pc: None,
+            maps: StackMaps::default(),
+        }
+    }
+
+    /// One object 64 bytes below the locals' top and one with a GC program, as 1.18 to 1.23 have them and as 1.17 has them.
+    #[test]
+    fn stack_objects_of_older_releases() {
+        // Behind its length: 3 bits 101, then these three 80 times more.
+        let program = [&[7, 0, 0, 0][..], &[3, 0b101, 0x83, 80, 0]].concat();
+        let ptr_bytes = [-(243 * 8), 24i32];
+        for old in [false, true] {
+            let layout = StackObjectRecordLayout {
+                size: if old { 24 } else { 16 },
+                off: 0,
+                obj_size: 4,
+                ptr_bytes: 8,
+                gcdataoff: (!old).then_some(12),
+                gcdata: old.then_some(16),
+            };
+            let mut table = 2u64.to_le_bytes().to_vec();
+            for (off, size, ptr_bytes, mask) in
+                [(-0x2000i32, 4096u32, ptr_bytes[0], 0x40u64), (-64, 64, ptr_bytes[1], 0x80)]
+            {
+                table.extend(off.to_le_bytes());
+                table.extend(size.to_le_bytes());
+                table.extend(ptr_bytes.to_le_bytes());
+                if old {
+                    table.extend([0; 4]);
+                    table.extend((0x9000 + mask).to_le_bytes());
+                } else {
+                    table.extend((mask as u32).to_le_bytes());
+                }
+            }
+            let rodata = if old { 0 } else { 0x9000 };
+            let image = Bytes::new(vec![(0x1000, table), (0x9040, program.clone()), (0x9080, vec![0b110])]);
+            let found = stack_objects(&image, &layout, 0x1000, rodata, &code());
+            assert_eq!(found.iter().map(|o| (o.offset, o.size)).collect::<Vec<_>>(), [(-16 - 0x2000, 4096), (-80, 64)]);
+            let expected: Vec<usize> = (0..243).filter(|i| i % 3 != 1).collect();
+            assert_eq!(found[0].mask.ones().collect::<Vec<_>>(), expected);
+            assert_eq!(found[1].mask.ones().collect::<Vec<_>>(), [1, 2]);
+        }
+    }
+}
