@@ -249,6 +249,8 @@ impl<'a, 'img> Resolver<'a, 'img> {
         let key = self.programs.get(claimed).key;
         let ty = self.dynamic_type(world, number);
         let id = match (ty, key) {
+            // A stand-in for a type that has a GC program (1.22, 1.23): its mask is right, and the edge knows the type.
+            (None, ProgramKey::Value(_) | ProgramKey::Elems(_)) if number == 0 => return (claimed, true),
             (None, _) => self.compile(ProgramKey::Untyped),
             // The storage of maps has programs of its own, which know more than the descriptor of its memory.
             (Some(ty), _) if self.is_storage(key, ty) => claimed,
@@ -285,7 +287,10 @@ impl<'a, 'img> Resolver<'a, 'img> {
     fn is_storage(&self, key: ProgramKey, ty: TypeId) -> bool {
         match key {
             ProgramKey::MapGroups(_) => self.types.get(ty).name.contains("map.group["),
-            ProgramKey::MapDirectory(_) => matches!(self.types.get(ty).kind, Kind::Pointer(_)),
+            ProgramKey::MapBuckets(_) => self.types.get(ty).name.contains("map.bucket["),
+            ProgramKey::MapDirectory(_) | ProgramKey::MapOverflowList(_) => {
+                matches!(self.types.get(ty).kind, Kind::Pointer(_))
+            }
             _ => false,
         }
     }

@@ -521,6 +521,7 @@ impl Walker<'_, '_, '_> {
         let source = memory.heap.mask_source(SpanId(object.span));
         let item = match source {
             MaskSource::Noscan => return nothing,
+            MaskSource::Arena => unimplemented!("typed walks of releases before Go 1.22 are held against masks only"),
             MaskSource::InSpan { .. } => match edge.to {
                 What::Func => (Own::Closure(memory.word(edge.addr), size), item),
                 What::TrieNode(_) => (Own::Trie(if memory.word(edge.addr) & 0xff != 0 { 1 } else { 2 }), item),
