@@ -31,7 +31,7 @@ pub mod world;
 use crate::incident::Incidents;
 use crate::model::heap::{Heap, Shard, SpanId};
 use crate::model::types::{Kind, TypeId};
-use crate::roots::{Roots, Stratum};
+use crate::roots::{Root, Roots, Stratum};
 use chase::Chase;
 use expand::{Buffers, Pool};
 use frontier::{Frontier, Next};
@@ -310,8 +310,30 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
             let program = self.resolver.compile(key);
             let group = first.group(path, program, false);
             self.add(&mut first, POOL, group, &[Item { granule, count, restrict: !0 }]);
+            if key != ProgramKey::Raw {
+                self.beyond_type(&mut first, roots, root, path, program);
+            }
         }
         self.levels(first, stratum != Stratum::Package);
+    }
+
+    /// Pointers of a root that its type does not explain (a map's header of an unknown form): followed all the same.
+    fn beyond_type(&mut self, first: &mut Next, roots: &Roots, root: &Root, path: PathId, typed: ProgramId) {
+        let program = self.resolver.programs.get(typed);
+        let beyond: Vec<u64> = (0..root.nwords)
+            .filter(|&i| roots.is_pointer(root, i) && !program.explains(u64::from(i)))
+            .map(|i| root.first_word + u64::from(i))
+            .collect();
+        if beyond.is_empty() {
+            return;
+        }
+        let program = self.resolver.compile(ProgramKey::Raw);
+        let group = first.group(path, program, false);
+        for word in beyond {
+            // The whole root fits: its first word was converted, and pools are shorter than that.
+            let Ok(granule) = u32::try_from(word) else { continue };
+            self.add(first, POOL, group, &[Item { granule, count: 1, restrict: !0 }]);
+        }
     }
 
     /// What a value of `nwords` words is that is said to be of map type `ty` (one word): the map's first group or bucket, or its header.

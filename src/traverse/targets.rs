@@ -2,7 +2,7 @@
 
 use super::library;
 use super::observe::Operation;
-use super::scan::{Closure, NO_TYPE, ProgramId, ProgramKey, Programs, Step};
+use super::scan::{Closure, Edge, INDIRECT, NO_TYPE, ProgramId, ProgramKey, Programs, Step};
 use super::world::World;
 use crate::incident::Incidents;
 use crate::model::dwarf::DebugInfo;
@@ -175,20 +175,22 @@ impl<'a, 'img> Resolver<'a, 'img> {
                 None => self.compile(ProgramKey::Masked),
             },
             ProgramKey::Raw => self.compile(ProgramKey::Untyped),
-            _ => {
-                use super::scan::Edge;
-                match source.ops[op].edge {
-                    Edge::Eface | Edge::Iface => match self.dynamic_type(world, number) {
-                        Some(ty) => return self.interface(world, ty, number, ProgramKey::Untyped),
-                        None => self.compile(ProgramKey::Untyped),
-                    },
-                    Edge::MapDir { .. } if number == 1 => match source.ops[op].target {
-                        ProgramKey::MapDirectory(map) => self.compile(ProgramKey::MapGroups(map)),
-                        other => self.compile(other),
-                    },
-                    _ => source.targets[op],
-                }
-            }
+            _ => match source.ops[op].edge {
+                Edge::Eface | Edge::Iface => match self.dynamic_type(world, number) {
+                    Some(ty) => return self.interface(world, ty, number, ProgramKey::Untyped),
+                    None => self.compile(ProgramKey::Untyped),
+                },
+                Edge::Reflected { .. } => match self.dynamic_type(world, number & !INDIRECT) {
+                    Some(ty) if number & INDIRECT != 0 => self.compile(ProgramKey::Value(ty)),
+                    Some(ty) => return self.interface(world, ty, number, ProgramKey::Untyped),
+                    None => self.compile(ProgramKey::Untyped),
+                },
+                Edge::MapDir { .. } if number == 1 => match source.ops[op].target {
+                    ProgramKey::MapDirectory(map) => self.compile(ProgramKey::MapGroups(map)),
+                    other => self.compile(other),
+                },
+                _ => source.targets[op],
+            },
         };
         self.plain(id, Box::default())
     }
@@ -253,6 +255,8 @@ impl<'a, 'img> Resolver<'a, 'img> {
             // The storage of maps has programs of its own, which know more than the descriptor of its memory.
             (Some(ty), _) if self.is_storage(key, ty) => claimed,
             (Some(ty), ProgramKey::Elems(elem)) if self.same(elem, ty) => claimed,
+            // Shaped code may allocate by the shape: a pointer with a type of its own knows more.
+            (Some(ty), ProgramKey::Elems(known) | ProgramKey::Value(known)) if self.is_shape_of(ty, known) => claimed,
             (Some(ty), _) => self.compile(ProgramKey::Value(ty)),
         };
         let checked = match world.rtype(number).and_then(|rtype| world.masks.get(world.image, rtype.0)) {
@@ -271,6 +275,13 @@ impl<'a, 'img> Resolver<'a, 'img> {
 
     fn same(&self, a: TypeId, b: TypeId) -> bool {
         a == b || self.types.get(a).name == self.types.get(b).name
+    }
+
+    /// Whether `shape` is a type of shaped code that `known`, which has no shapes, may stand for.
+    fn is_shape_of(&self, shape: TypeId, known: TypeId) -> bool {
+        const SHAPE: &str = "go.shape.";
+        let (shape, known) = (self.types.get(shape), self.types.get(known));
+        shape.name.contains(SHAPE) && !known.name.contains(SHAPE) && shape.size == known.size
     }
 
     fn is_storage(&self, key: ProgramKey, ty: TypeId) -> bool {

@@ -17,7 +17,8 @@
 //! captures, which the debug information of Go before 1.23 does not place: such a path is since 1.23.
 //!
 //! `mode="default"` or `mode="noopt"` restricts a statement to one build mode, `since="1.25"` and `until="1.25"` (inclusive) to
-//! releases, `without="noswissmap,race"` to builds without these experiments and build modes. In the text `$P` is the package's path (`goref.test/fixtures/<folder>`), `$NAME` of a `goref:define` in the same
+//! releases, `without="noswissmap,race"` to builds without these experiments and build modes, `with=".."` to builds with one of them.
+//! In the text `$P` is the package's path (`goref.test/fixtures/<folder>`), `$NAME` of a `goref:define` in the same
 //! file its text, and `[[a|b]]` makes one statement for each alternative.
 
 use super::pprof::Profile;
@@ -34,6 +35,7 @@ pub struct Expectation {
     pub count: Bound,
     pub bytes: Bound,
     mode: Option<String>,
+    with: Vec<String>,
     without: Vec<String>,
     since: u32,
     until: u32,
@@ -69,7 +71,8 @@ impl Expectation {
         let recipe = recipe.into();
         (self.since..=self.until).contains(&minor(version))
             && self.mode.as_deref().is_none_or(|m| m == recipe.mode.compiled())
-            && !self.without.iter().any(|w| w == recipe.experiment || w == recipe.mode.name())
+            && !self.without.iter().any(|w| recipe.is(w))
+            && (self.with.is_empty() || self.with.iter().any(|w| recipe.is(w)))
     }
 
     /// The frame that a stack has in common with the statement, to show what is there instead.
@@ -187,8 +190,9 @@ fn attributes(mut text: &str, at: &str) -> Vec<(String, String)> {
 
 fn parse(text: &str, at: &str) -> Expectation {
     let (mut scope, mut count, mut bytes) = (None, Bound::Any, Bound::Any);
-    let (mut mode, mut without, mut since, mut until) = (None, Vec::new(), 0, u32::MAX);
+    let (mut mode, mut with, mut without, mut since, mut until) = (None, Vec::new(), Vec::new(), 0, u32::MAX);
     let number = |value: &str| value.parse().unwrap_or_else(|e| panic!("{at}: {value:?}: {e}"));
+    let list = |value: &str| value.split(',').map(str::to_owned).collect();
     let path = |value: &str| value.split(" -> ").map(str::to_owned).collect();
     for (key, value) in attributes(text, at) {
         match key.as_str() {
@@ -203,7 +207,8 @@ fn parse(text: &str, at: &str) -> Expectation {
                 assert!(["default", "noopt"].contains(&value.as_str()), "{at}: no such mode: {value}");
                 mode = Some(value);
             }
-            "without" => without = value.split(',').map(str::to_owned).collect(),
+            "with" => with = list(&value),
+            "without" => without = list(&value),
             "since" => since = minor(&value),
             "until" => until = minor(&value),
             other => panic!("{at}: no such attribute: {other}"),
@@ -216,7 +221,7 @@ fn parse(text: &str, at: &str) -> Expectation {
         since = since.max(23);
     }
     assert!(!matches!((count, bytes), (Bound::Any, Bound::Any)), "{at}: states nothing");
-    Expectation { at: at.to_owned(), scope, count, bytes, mode, without, since, until }
+    Expectation { at: at.to_owned(), scope, count, bytes, mode, with, without, since, until }
 }
 
 /// Whether a frame is the function of a closure.
@@ -248,7 +253,7 @@ fn grammar() {
         all[0].applies("1.25.5", Mode::NoOpt)
             && !all[0].applies("1.24.11", Mode::NoOpt)
             && !all[0].applies("1.27.3", Mode::Default)
-            && !all[0].applies("1.25.5", Recipe { mode: Mode::NoOpt, experiment: "greenteagc" })
+            && !all[0].applies("1.25.5", Recipe { experiment: "greenteagc", ..Mode::NoOpt.into() })
     );
     let mut profile = Profile::default();
     profile.stacks.insert(path.clone(), [2, 5]);

@@ -29,7 +29,8 @@ var (
 	//goref:expect path="$P.Pairs -> [0]. ($P.Pair[string,*$P.V]) -> Key. (string)" count=1 bytes=24
 	Pairs []Pair[string, *V]
 	// Behind a value without size there is a padding word: groups of 8 + 8*24 bytes.
-	//goref:expect path="$P.Names" since="1.24" without="noswissmap" count=2 bytes=256
+	//goref:expect path="$P.Names" since="1.24" without="noswissmap,mapsplitgroup" count=2 bytes=256
+	//goref:expect path="$P.Names" with="mapsplitgroup" count=2 bytes=192
 	//goref:expect path="$P.Names" until="1.23" count=2 bytes=192
 	//goref:expect path="$P.Names -> $mapkey. (string)" count=2 bytes=48
 	Names Set[string]

@@ -63,7 +63,9 @@ var (
 	//goref:expect path="$P.Nested -> $mapval. (map[int64]*$P.V) -> $mapval. (*$P.V)" count=8 bytes=256
 	Nested map[string]map[int64]*V
 	// Behind a value without size there is a padding word: groups of 8 + 8*24 bytes.
-	//goref:expect path="$P.Sets" since="1.24" without="noswissmap" count=2 bytes=256
+	//goref:expect path="$P.Sets" since="1.24" without="mapsplitgroup,noswissmap" count=2 bytes=256
+	// Keys and elements apart need no padding.
+	//goref:expect path="$P.Sets" with="mapsplitgroup" count=2 bytes=192
 	//goref:expect path="$P.Sets" until="1.23" count=2 bytes=192
 	//goref:expect path="$P.Sets -> $mapkey. (string)" count=4 bytes=96
 	Sets map[string]struct{}
