@@ -1,8 +1,11 @@
 //! The one file that knows every stage: calls them in order, times them, and hands the result to the outputs.
 
 use crate::address::{Addr, AddrRange, WORD};
+mod attach;
 mod books;
 mod garbage;
+
+pub use attach::attach;
 
 use crate::aggregate::{Amount, Books, PathNode, PathTree, Totals, TypeTotal};
 use crate::config::Config;
@@ -64,8 +67,8 @@ pub fn run(config: &Config, progress: &Progress) -> Result<Outcome> {
 ///
 /// # Errors
 /// As [`run`], less inputs and outputs.
-pub fn analyze(
-    process: &Process<'_>,
+pub fn analyze<I>(
+    process: &Process<'_, I>,
     image: &dyn Image,
     config: &Config,
     progress: &Progress,
@@ -106,8 +109,8 @@ pub struct Model {
 ///
 /// # Errors
 /// As [`analyze`].
-pub fn model_and_walk(
-    process: &Process<'_>,
+pub fn model_and_walk<I>(
+    process: &Process<'_, I>,
     image: &dyn Image,
     config: &Config,
     progress: &Progress,
@@ -121,17 +124,38 @@ pub fn model_and_walk(
 ///
 /// # Errors
 /// As [`analyze`].
-pub fn model_and_walk_observed<O: Observer>(
-    process: &Process<'_>,
+pub fn model_and_walk_observed<O: Observer, I>(
+    process: &Process<'_, I>,
     image: &dyn Image,
     config: &Config,
     observer: &O,
     progress: &Progress,
     phases: &mut Phases,
 ) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
-    check_is_go(&process.executable)?;
+    let debug = debug_information(&process.executable, progress, phases)?;
+    model_and_walk_with(debug, process, image, config, observer, progress, phases)
+}
+
+/// Reads what only the executable tells.
+fn debug_information<'img>(
+    executable: &Executable<'img>,
+    progress: &Progress,
+    phases: &mut Phases,
+) -> Result<DebugInfo<'img>> {
+    check_is_go(executable)?;
     progress.phase("reading debug information");
-    let mut debug = phases.time("debug information", || DebugInfo::load(&process.executable))?;
+    phases.time("debug information", || DebugInfo::load(executable))
+}
+
+fn model_and_walk_with<O: Observer, I>(
+    mut debug: DebugInfo<'_>,
+    process: &Process<'_, I>,
+    image: &dyn Image,
+    config: &Config,
+    observer: &O,
+    progress: &Progress,
+    phases: &mut Phases,
+) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
     progress.phase("reading the runtime's structures");
     let bias = process.load_bias;
     let (heap, modules, masks, queues, descriptors, counters) = phases.time("model", || {
@@ -188,7 +212,7 @@ pub fn model_and_walk_observed<O: Observer>(
     Ok((model, walked, roots, observed))
 }
 
-fn result(process: &Process<'_>, image: &dyn Image, model: &Model, walked: Walked, roots: &Roots) -> RunResult {
+fn result<I>(process: &Process<'_, I>, image: &dyn Image, model: &Model, walked: Walked, roots: &Roots) -> RunResult {
     let heap = model.heap.totals();
     let nodes = walked.paths.nodes();
     let sum = |masked: bool| {
@@ -209,7 +233,7 @@ fn result(process: &Process<'_>, image: &dyn Image, model: &Model, walked: Walke
         conservative: Amount { objects: walked.stats.conservative_objects, bytes: walked.stats.conservative_bytes },
     };
     incidents.add("paths.over_budget", walked.stats.over_budget);
-    let partial = partial(process.image.missing().bytes(), heap, &incidents);
+    let partial = partial(image.missing().bytes(), heap, &incidents);
     let walk = WalkStats {
         levels: walked.stats.levels,
         candidates: walked.stats.candidates,
@@ -344,7 +368,7 @@ fn path_tree(nodes: &[Node], labels: Vec<Box<str>>) -> PathTree {
     PathTree { nodes: merged, labels }
 }
 
-fn target(process: &Process<'_>, counters: &RuntimeCounters) -> Target {
+fn target<I>(process: &Process<'_, I>, counters: &RuntimeCounters) -> Target {
     let exe = &process.executable;
     let entry = Addr(exe.entry().wrapping_add(process.load_bias));
     // The name in the dumped process, not that of EXE: a renamed copy must give the same profile.

@@ -20,6 +20,7 @@ pub(crate) mod synth;
 #[cfg(test)]
 mod tests;
 
+pub use identity::check_same_program;
 pub use inputs::{Input, Inputs};
 pub use map::FileMap;
 pub use process::Process;
