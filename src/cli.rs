@@ -5,12 +5,14 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{Config, Verbosity};
+use crate::config::{Attach, Config, Verbosity};
 use crate::error::{Error, Result};
+use crate::live::{Pause, guard};
 use crate::output::Outcome;
 use crate::output::file::{ignore_broken_pipe, same_file};
 use crate::output::report::printable;
@@ -29,10 +31,13 @@ profile in which every live object is counted once, on the shortest path of vari
 
 // Lines of at most 78 columns: clap wraps longer ones without regard to their indentation.
 const TEACHING: &str = "\
-Take a core (the program goes on afterwards), analyze it, look at it:
+Analyze a process that runs (it stops for milliseconds), look at it:
+  goref-fast attach PID
+  go tool pprof -http=:5079 grf.out
+
+Or take a core (the program goes on afterwards) and analyze that:
   gcore -o core PID
   goref-fast core ./app core.PID
-  go tool pprof -http=:5079 grf.out
 
 A program that crashes leaves a core with:
   ulimit -c unlimited; GOTRACEBACK=crash ./app
@@ -56,6 +61,17 @@ Exit status:
   3  done, but the result is partial (the message says what is missing and how
      much) or its books do not balance";
 
+const ATTACH_ABOUT: &str = "\
+Analyzes a running process. It is stopped for milliseconds, in which it makes a copy-on-write snapshot of itself; the snapshot is \
+read while the process goes on. Both stops are measured and printed. Whatever happens to goref-fast, the process goes on.";
+
+const PAUSE_HELP: &str = "\
+How long the process stands still:
+  fork   until it has made a snapshot of itself (about 20 ms per GiB)
+  copy   until what the analysis needs is copied
+  whole  until the analysis is done
+By default fork, and another where that is impossible; the report says which and why";
+
 /// The command line as typed.
 #[derive(Debug, Parser)]
 #[command(name = "goref-fast", version, about = ABOUT, after_help = TEACHING, arg_required_else_help = true)]
@@ -70,6 +86,14 @@ enum Command {
     /// Analyze a core dump
     #[command(after_help = TEACHING)]
     Core(CoreArgs),
+
+    /// Analyze a running process: stop it for milliseconds, take a snapshot, read that while it goes on
+    #[command(after_help = TEACHING, long_about = ATTACH_ABOUT)]
+    Attach(AttachArgs),
+
+    /// Trace a process on behalf of attach and capture
+    #[command(hide = true)]
+    Guard { order: Vec<String> },
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,6 +104,32 @@ struct CoreArgs {
     /// Its core dump, from gcore or from the kernel; may be compressed with zstd or gzip
     core: PathBuf,
 
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, clap::Args)]
+struct AttachArgs {
+    /// The process
+    pid: u32,
+
+    /// Its executable, if the one that it runs was stripped: the same build, with DWARF [default: the process's own]
+    exe: Option<PathBuf>,
+
+    /// How long it stands still: fork, copy or whole [default: fork if possible]
+    #[arg(long, value_name = "HOW", value_parser = pause, long_help = PAUSE_HELP)]
+    pause: Option<Pause>,
+
+    /// Give up, and let the process go on, rather than stop it for longer: 50ms, 2s
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    max_pause: Option<Duration>,
+
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, clap::Args)]
+struct Options {
     /// Where the profile goes; - is standard output, which then takes no report
     #[arg(short, long, value_name = "FILE", default_value = "grf.out")]
     output: PathBuf,
@@ -121,15 +171,50 @@ struct CoreArgs {
     verbose: bool,
 }
 
+fn pause(text: &str) -> Result<Pause, String> {
+    let known = [Pause::Fork, Pause::Copy, Pause::Whole];
+    known.into_iter().find(|p| p.name() == text).ok_or_else(|| "expected fork, copy or whole".into())
+}
+
+/// A number with a unit: `us`, `ms`, `s` or `min`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "min" => 60.0,
+        _ => return Err("expected a number and a unit, such as 50ms, 2s or 1min".into()),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("not a number: {number:?}"))?;
+    Duration::try_from_secs_f64(number * seconds).ok().filter(|d| !d.is_zero()).ok_or_else(|| "out of range".into())
+}
+
 impl CoreArgs {
-    /// Fills in defaults and refuses what cannot be meant.
+    /// Refuses what cannot be meant.
     fn into_config(self) -> Result<Config, String> {
         if is_same(&self.exe, &self.core) {
             return Err(format!("EXE and CORE are the same file: {}", self.exe.display()));
         }
+        self.options.into_config(self.exe, self.core, None)
+    }
+}
+
+impl AttachArgs {
+    /// Refuses what cannot be meant.
+    fn into_config(self) -> Result<Config, String> {
+        let attach = Attach { pid: self.pid, pause: self.pause, max_pause: self.max_pause };
+        self.options.into_config(self.exe.unwrap_or_default(), PathBuf::new(), Some(attach))
+    }
+}
+
+impl Options {
+    /// Fills in defaults and refuses what cannot be meant.
+    fn into_config(self, exe: PathBuf, core: PathBuf, attach: Option<Attach>) -> Result<Config, String> {
         // The result would replace what it was made from.
         for written in [Some(&self.output), self.stats.as_ref()].into_iter().flatten() {
-            for read in [&self.exe, &self.core] {
+            for read in [&exe, &core] {
                 if is_same(written, read) {
                     return Err(format!("the output {} is also an input", written.display()));
                 }
@@ -148,8 +233,9 @@ impl CoreArgs {
             _ => Verbosity::Normal,
         };
         Ok(Config {
-            exe: self.exe,
-            core: self.core,
+            exe,
+            core,
+            attach,
             output: self.output,
             threads: self.threads.and_then(|n| NonZeroUsize::new(n.into())).unwrap_or(available),
             max_depth: self.max_depth,
@@ -171,13 +257,28 @@ fn is_same(a: &Path, b: &Path) -> bool {
     }
 }
 
+/// What the command line asks for.
+#[derive(Debug)]
+enum Job {
+    /// An analysis.
+    Run(Config),
+    /// To be a guard.
+    Guard(guard::Order),
+}
+
 /// Parses the command line. The error says what to print and how to exit (`--help` is such an error, with status 0).
-fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Config, clap::Error> {
-    let Args { command: Command::Core(args) } = Args::try_parse_from(argv)?;
-    args.into_config().map_err(|message| {
+fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Job, clap::Error> {
+    let (name, job) = match Args::try_parse_from(argv)?.command {
+        Command::Core(args) => ("core", args.into_config().map(Job::Run)),
+        Command::Attach(args) => ("attach", args.into_config().map(Job::Run)),
+        Command::Guard { order } => {
+            ("guard", guard::Order::parse(&order).map(Job::Guard).ok_or_else(|| "only goref-fast itself calls this".into()))
+        }
+    };
+    job.map_err(|message| {
         let mut command = Args::command();
         command.build();
-        let sub = command.find_subcommand_mut("core").expect("the subcommand exists");
+        let sub = command.find_subcommand_mut(name).expect("the subcommand exists");
         sub.error(ErrorKind::ValueValidation, message)
     })
 }
@@ -185,7 +286,11 @@ fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Config, clap::Error
 /// The program: parses the command line, lets `run` do the work, prints and picks the exit status.
 pub fn main(run: impl FnOnce(&Config, &Progress) -> Result<Outcome>) -> ExitCode {
     let config = match parse(std::env::args_os()) {
-        Ok(config) => config,
+        Ok(Job::Run(config)) => config,
+        Ok(Job::Guard(order)) => {
+            guard::serve(&order);
+            return ExitCode::SUCCESS;
+        }
         Err(e) => {
             // Nobody left to tell if this fails.
             let _ = e.print();
@@ -235,7 +340,10 @@ mod tests {
     use super::*;
 
     fn parse_words(words: &[&str]) -> Result<Config, clap::Error> {
-        parse(std::iter::once("goref-fast").chain(words.iter().copied()).map(OsString::from))
+        match parse(std::iter::once("goref-fast").chain(words.iter().copied()).map(OsString::from))? {
+            Job::Run(config) => Ok(config),
+            Job::Guard(order) => panic!("{order:?}"),
+        }
     }
 
     #[test]
@@ -279,6 +387,23 @@ mod tests {
         assert_eq!(config.tmpdir.as_deref(), Some(Path::new("/tmp")));
         assert_eq!(config.output, Path::new("p.out"));
         assert_eq!(config.verbosity, Verbosity::Verbose);
+    }
+
+    #[test]
+    fn attach_takes_the_same_options() {
+        let config = parse_words(&["attach", "17", "--max-pause", "50ms", "--threads", "3"]).expect("valid");
+        let attach = config.attach.expect("attach");
+        assert_eq!((attach.pid, attach.pause), (17, None));
+        assert_eq!(attach.max_pause, Some(Duration::from_millis(50)));
+        assert!(config.exe.as_os_str().is_empty() && config.threads.get() == 3);
+        let config = parse_words(&["attach", "17", "app", "--pause", "whole"]).expect("valid");
+        assert_eq!(config.attach.expect("attach").pause, Some(Pause::Whole));
+        assert_eq!(config.exe, Path::new("app"));
+        for words in [&["attach"][..], &["attach", "x"], &["attach", "1", "--pause", "no"], &["attach", "1", "--max-pause", "5"]] {
+            assert_eq!(parse_words(words).expect_err("invalid").exit_code(), 2, "{words:?}");
+        }
+        assert_eq!(duration("1.5min"), Ok(Duration::from_secs(90)));
+        assert!(duration("ms").is_err() && duration("0s").is_err() && duration("-1s").is_err());
     }
 
     #[test]

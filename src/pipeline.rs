@@ -5,8 +5,6 @@ mod attach;
 mod books;
 mod garbage;
 
-pub use attach::attach;
-
 use crate::aggregate::{Amount, Books, PathNode, PathTree, Totals, TypeTotal};
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
@@ -34,7 +32,7 @@ use roaring::RoaringBitmap;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Analyzes a core and writes its profile.
+/// Analyzes a core or a process and writes its profile.
 ///
 /// # Errors
 /// The inputs cannot be read or do not belong together, the runtime's layout or its spans cannot be found, or an output cannot be
@@ -48,6 +46,9 @@ pub fn run(config: &Config, progress: &Progress) -> Result<Outcome> {
         .context(|| format!("cannot start {} threads", config.threads))?;
     let mut phases = Phases::default();
     let result = pool.install(|| {
+        if let Some(attach) = &config.attach {
+            return attach::analyze(attach, config, progress, &mut phases);
+        }
         let inputs = phases.time("open", || {
             progress.phase("opening executable and core");
             Inputs::open(&config.exe, &config.core, config.tmpdir.as_deref())
@@ -147,9 +148,9 @@ fn debug_information<'img>(
     phases.time("debug information", || DebugInfo::load(executable))
 }
 
-fn model_and_walk_with<O: Observer, I>(
-    mut debug: DebugInfo<'_>,
-    process: &Process<'_, I>,
+fn model_and_walk_with<'img, O: Observer, I>(
+    mut debug: DebugInfo<'img>,
+    process: &Process<'img, I>,
     image: &dyn Image,
     config: &Config,
     observer: &O,
@@ -268,6 +269,7 @@ fn result<I>(process: &Process<'_, I>, image: &dyn Image, model: &Model, walked:
         phases: Phases::default(),
         incidents,
         conservative_holds,
+        stops: None,
         partial,
     }
 }

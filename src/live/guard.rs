@@ -98,7 +98,7 @@ fn guard(order: &Order) -> Result<(), (&'static str, Error)> {
     let mut tracee = Tracee::stop(order.pid, options, deadline).map_err(error)?;
     for thread in &tracee.threads {
         let inner = Status::read(order.pid, Some(thread.tid)).ok().and_then(|s| s.inner_id()).unwrap_or(thread.tid);
-        let floating = if order.floating { Tracee::registers(thread.tid.cast_signed(), ptrace::FLOATING) } else { Vec::new() };
+        let floating = if order.floating { Tracee::registers(thread.tid, ptrace::FLOATING) } else { Vec::new() };
         say(&format!("thread {} {inner} {} {}", thread.tid, hex(&thread.regs), hex(&floating)));
     }
     if order.fork {
