@@ -271,9 +271,10 @@ fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Job, clap::Error> {
     let (name, job) = match Args::try_parse_from(argv)?.command {
         Command::Core(args) => ("core", args.into_config().map(Job::Run)),
         Command::Attach(args) => ("attach", args.into_config().map(Job::Run)),
-        Command::Guard { order } => {
-            ("guard", guard::Order::parse(&order).map(Job::Guard).ok_or_else(|| "only goref-fast itself calls this".into()))
-        }
+        Command::Guard { order } => (
+            "guard",
+            guard::Order::parse(&order).map(Job::Guard).ok_or_else(|| "only goref-fast itself calls this".into()),
+        ),
     };
     job.map_err(|message| {
         let mut command = Args::command();
@@ -399,7 +400,9 @@ mod tests {
         let config = parse_words(&["attach", "17", "app", "--pause", "whole"]).expect("valid");
         assert_eq!(config.attach.expect("attach").pause, Some(Pause::Whole));
         assert_eq!(config.exe, Path::new("app"));
-        for words in [&["attach"][..], &["attach", "x"], &["attach", "1", "--pause", "no"], &["attach", "1", "--max-pause", "5"]] {
+        for words in
+            [&["attach"][..], &["attach", "x"], &["attach", "1", "--pause", "no"], &["attach", "1", "--max-pause", "5"]]
+        {
             assert_eq!(parse_words(words).expect_err("invalid").exit_code(), 2, "{words:?}");
         }
         assert_eq!(duration("1.5min"), Ok(Duration::from_secs(90)));

@@ -129,10 +129,8 @@ pub fn check_same_program(exe: &Executable<'_>, running: &Executable<'_>, proces
     let pairs = [("GNU build id", theirs.gnu, ours.gnu), ("Go build id", theirs.go, ours.go)];
     let mut same = exe.data() == running.data();
     let refused = |detail: &str| {
-        Error::new(format!("executable {} does not belong to {process}: {detail}", exe.path().display())).remedy(format!(
-            "give the executable that the process runs, {}, or leave it out",
-            running.path().display()
-        ))
+        Error::new(format!("executable {} does not belong to {process}: {detail}", exe.path().display()))
+            .remedy(format!("give the executable that the process runs, {}, or leave it out", running.path().display()))
     };
     for (kind, expected, found) in pairs {
         if let (Some(expected), Some(found)) = (expected, found) {

@@ -71,7 +71,8 @@ impl Choice {
 
     /// What is left when no snapshot can be made.
     pub(super) fn instead(&self, subject: &Subject, refused: &Error) -> Self {
-        let room = available(subject.pid).is_some_and(|a| a > subject.private_bytes + subject.private_bytes / WRITTEN_PART);
+        let room =
+            available(subject.pid).is_some_and(|a| a > subject.private_bytes + subject.private_bytes / WRITTEN_PART);
         Self { pause: if room { Pause::Copy } else { Pause::Whole }, why: refused.to_string() }
     }
 
@@ -111,7 +112,8 @@ fn room_in(root: &Path, group: &str) -> Option<u64> {
         if let (Some(max), Some(current)) = (number("memory.max"), number("memory.current")) {
             // Clean pages of files are given up before anything fails.
             let files = fs::read_to_string(at.join("memory.stat")).ok();
-            let inactive = files.as_deref().and_then(|text| text.lines().find_map(|l| l.strip_prefix("inactive_file ")));
+            let inactive =
+                files.as_deref().and_then(|text| text.lines().find_map(|l| l.strip_prefix("inactive_file ")));
             let inactive = inactive.and_then(|n| n.parse().ok()).unwrap_or(0);
             let room = max.saturating_sub(current.saturating_sub(inactive));
             least = Some(least.map_or(room, |least: u64| least.min(room)));
@@ -141,7 +143,8 @@ mod tests {
 
     #[test]
     fn a_snapshot_unless_it_costs_too_much() {
-        let pause = |private, stopped, wanted, available| Choice::decide(&subject(private, stopped), wanted, available).pause;
+        let pause =
+            |private, stopped, wanted, available| Choice::decide(&subject(private, stopped), wanted, available).pause;
         assert_eq!(pause(8 << 30, false, None, Some(16 << 30)), Pause::Fork);
         assert_eq!(pause(8 << 30, false, None, None), Pause::Fork);
         assert_eq!(pause(8 << 30, false, None, Some(1 << 30)), Pause::Whole);

@@ -236,7 +236,8 @@ impl Guard {
                 }
                 "held" => return Ok(guard),
                 "snapshot" => {
-                    let numbers = rest.split_once(' ').and_then(|(pid, ns)| Some((pid.parse().ok()?, ns.parse().ok()?)));
+                    let numbers =
+                        rest.split_once(' ').and_then(|(pid, ns)| Some((pid.parse().ok()?, ns.parse().ok()?)));
                     let (pid, ns) = numbers.ok_or_else(|| Refusal::Failed(unknown(&line)))?;
                     guard.frozen = pid;
                     guard.stopped = Some(Duration::from_nanos(ns));
@@ -253,7 +254,8 @@ impl Guard {
         let mut line = String::new();
         let read = self.from.read_line(&mut line).context(|| "cannot read from the guard process".into())?;
         if read == 0 {
-            return Err(Error::new("the guard process ended; the process goes on").remedy("do not kill `goref-fast guard`; try again"));
+            return Err(Error::new("the guard process ended; the process goes on")
+                .remedy("do not kill `goref-fast guard`; try again"));
         }
         Ok(line.trim_end_matches('\n').to_owned())
     }
@@ -293,7 +295,8 @@ mod tests {
 
     #[test]
     fn what_is_said_is_understood() {
-        let order = Order { pid: 7, fork: true, filtered: false, floating: true, max_pause: Some(Duration::from_millis(5)) };
+        let order =
+            Order { pid: 7, fork: true, filtered: false, floating: true, max_pause: Some(Duration::from_millis(5)) };
         assert_eq!(Order::parse(&order.arguments()).as_ref(), Some(&order));
         let order = Order { max_pause: None, fork: false, ..order };
         assert_eq!(Order::parse(&order.arguments()).as_ref(), Some(&order));

@@ -218,10 +218,10 @@ impl Image for LiveImage {
             if done < count {
                 // The kernel stopped at this one: its ranges are read one by one, and those that fail are not there.
                 let piece = pieces[at];
-                for i in piece.first..piece.first + piece.count {
-                    let offset = piece.offset + (ranges[i].start.0 - piece.range.start.0) as usize;
-                    let buf = &mut layout.0.spill[offset..offset + ranges[i].len as usize];
-                    if !read_exact_at(self.pid, ranges[i].start.0, buf) {
+                for (i, range) in ranges.iter().enumerate().skip(piece.first).take(piece.count) {
+                    let offset = piece.offset + (range.start.0 - piece.range.start.0) as usize;
+                    let buf = &mut layout.0.spill[offset..offset + range.len as usize];
+                    if !read_exact_at(self.pid, range.start.0, buf) {
                         layout.forget(i);
                     }
                 }
@@ -259,10 +259,8 @@ impl Image for LiveImage {
 fn read_batch(pid: Pid, pieces: &[Piece], buffer: &mut [u8]) -> usize {
     let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return 0 };
     let local = &mut buffer[first.offset..last.offset + last.range.len as usize];
-    let remote: Vec<RemoteIoVec> = pieces
-        .iter()
-        .map(|p| RemoteIoVec { base: p.range.start.0 as usize, len: p.range.len as usize })
-        .collect();
+    let remote: Vec<RemoteIoVec> =
+        pieces.iter().map(|p| RemoteIoVec { base: p.range.start.0 as usize, len: p.range.len as usize }).collect();
     let mut read = process_vm_readv(pid, &mut [IoSliceMut::new(local)], &remote).unwrap_or(0);
     pieces
         .iter()
@@ -308,7 +306,13 @@ mod tests {
         let mut ranges: Vec<AddrRange> = (0..5000).map(|i| range(i * 56, 24 + i % 64)).collect();
         let known = ranges.len();
         // Nothing there, an empty one, an overlapping one, one before the others.
-        ranges.extend([AddrRange { start: Addr(16), len: 8 }, range(5, 0), range(100, 70_000), range(120, 8), range(0, 8)]);
+        ranges.extend([
+            AddrRange { start: Addr(16), len: 8 },
+            range(5, 0),
+            range(100, 70_000),
+            range(120, 8),
+            range(0, 8),
+        ]);
         ranges.push(AddrRange { start: Addr(u64::MAX - 4), len: 8 });
         let mut scratch = Scratch::default();
         let unit = image.load(&ranges, &mut scratch);

@@ -4,6 +4,8 @@
 //! Not `nix::sys::ptrace`: it knows no signal masks, and its `waitpid` loses stops by real-time signals.
 #![allow(unsafe_code)]
 
+use std::ptr;
+
 use nix::errno::Errno;
 use nix::libc;
 
@@ -43,7 +45,7 @@ pub(super) const EVENT_CLONE: i32 = libc::PTRACE_EVENT_CLONE;
 /// Requests whose `data` is a number.
 fn request(request: libc::c_uint, tid: i32, data: usize) -> Result<(), Errno> {
     // SAFETY: none of the requests of this file that come here dereferences `addr` or `data`.
-    let done = unsafe { libc::ptrace(request as _, tid, 0usize as *mut libc::c_void, data as *mut libc::c_void) };
+    let done = unsafe { libc::ptrace(request as _, tid, ptr::null_mut::<libc::c_void>(), data as *mut libc::c_void) };
     Errno::result(done).map(drop)
 }
 
@@ -82,7 +84,12 @@ pub(super) fn event_message(tid: i32) -> Result<u64, Errno> {
     let mut message: libc::c_ulong = 0;
     // SAFETY: PTRACE_GETEVENTMSG writes one unsigned long, which `message` is.
     let done = unsafe {
-        libc::ptrace(libc::PTRACE_GETEVENTMSG, tid, 0usize as *mut libc::c_void, (&raw mut message).cast::<libc::c_void>())
+        libc::ptrace(
+            libc::PTRACE_GETEVENTMSG,
+            tid,
+            ptr::null_mut::<libc::c_void>(),
+            (&raw mut message).cast::<libc::c_void>(),
+        )
     };
     Errno::result(done).map(|_| message)
 }
@@ -94,7 +101,12 @@ pub(super) fn registers(tid: i32, set: i32) -> Result<Vec<u64>, Errno> {
     let mut iov = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: words.len() * 8 };
     // SAFETY: `iov` describes `words`, which outlives the call; the kernel writes at most `iov_len` bytes and says how many.
     let done = unsafe {
-        libc::ptrace(libc::PTRACE_GETREGSET, tid, set as usize as *mut libc::c_void, (&raw mut iov).cast::<libc::c_void>())
+        libc::ptrace(
+            libc::PTRACE_GETREGSET,
+            tid,
+            set as usize as *mut libc::c_void,
+            (&raw mut iov).cast::<libc::c_void>(),
+        )
     };
     Errno::result(done)?;
     words.truncate(iov.iov_len / 8);
@@ -106,7 +118,12 @@ pub(super) fn set_registers(tid: i32, set: i32, words: &[u64]) -> Result<(), Err
     let mut iov = libc::iovec { iov_base: words.as_ptr().cast_mut().cast(), iov_len: words.len() * 8 };
     // SAFETY: `iov` describes `words`, from which PTRACE_SETREGSET only reads.
     let done = unsafe {
-        libc::ptrace(libc::PTRACE_SETREGSET, tid, set as usize as *mut libc::c_void, (&raw mut iov).cast::<libc::c_void>())
+        libc::ptrace(
+            libc::PTRACE_SETREGSET,
+            tid,
+            set as usize as *mut libc::c_void,
+            (&raw mut iov).cast::<libc::c_void>(),
+        )
     };
     Errno::result(done).map(drop)
 }

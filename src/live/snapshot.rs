@@ -112,7 +112,9 @@ fn inner_id(pid: u32) -> Option<u64> {
 pub(super) fn reap(parent: u32, first: Option<u32>, dead: &[u64], options: i32) -> Result<Duration> {
     let mut last = Error::new(format!("process {parent}: has no thread that can reap the snapshot"));
     let tids = proc::threads(parent).unwrap_or_default();
-    for tid in first.into_iter().filter(|tid| tids.contains(tid)).chain(tids.iter().copied().filter(|t| Some(*t) != first)) {
+    for tid in
+        first.into_iter().filter(|tid| tids.contains(tid)).chain(tids.iter().copied().filter(|t| Some(*t) != first))
+    {
         let reaped = Tracee::stop_one(parent, tid, options, ONE_THREAD).and_then(|mut tracee| {
             let (index, site) = tracee.caller()?;
             for child in dead {

@@ -123,8 +123,10 @@ fn check_machine(exe: &PathBuf, what: &str, pid: u32, status: &Status) -> Result
             .remedy("only 64-bit Go programs can be read"));
     }
     if machine != machine::MACHINE {
-        return Err(Error::new(format!("{what}: expected a program for this machine, found one for ELF machine {machine}"))
-            .remedy("an emulator runs it; take a core inside the emulated system"));
+        return Err(Error::new(format!(
+            "{what}: expected a program for this machine, found one for ELF machine {machine}"
+        ))
+        .remedy("an emulator runs it; take a core inside the emulated system"));
     }
     Ok(())
 }

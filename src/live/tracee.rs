@@ -247,7 +247,8 @@ impl Tracee {
             }
         }
         if std::mem::take(&mut self.stop_again) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw(self.pid)), nix::sys::signal::Signal::SIGSTOP);
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw(self.pid)), nix::sys::signal::Signal::SIGSTOP);
         }
     }
 }

@@ -123,11 +123,7 @@ struct StopOut {
 impl<'a> From<&'a Stops> for PauseOut<'a> {
     fn from(stops: &'a Stops) -> Self {
         let stop = |(what, stopped): &(&'static str, Duration)| StopOut { what, seconds: seconds(*stopped) };
-        Self {
-            mode: stops.choice.pause.name(),
-            why: &stops.choice.why,
-            stops: stops.stops.iter().map(stop).collect(),
-        }
+        Self { mode: stops.choice.pause.name(), why: &stops.choice.why, stops: stops.stops.iter().map(stop).collect() }
     }
 }
 

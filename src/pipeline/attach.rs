@@ -15,12 +15,7 @@ use crate::traverse::observe::Silent;
 ///
 /// # Errors
 /// It cannot be attached to, ends meanwhile, or the analysis fails. It goes on unharmed then.
-pub(super) fn analyze(
-    attach: &Attach,
-    config: &Config,
-    progress: &Progress,
-    phases: &mut Phases,
-) -> Result<RunResult> {
+pub(super) fn analyze(attach: &Attach, config: &Config, progress: &Progress, phases: &mut Phases) -> Result<RunResult> {
     let subject = Subject::inspect(attach.pid)?;
     let what = format!("process {}", attach.pid);
     progress.phase("opening the executable");
