@@ -1,13 +1,23 @@
 //! What differs between machines: the general registers of a thread (`NT_PRSTATUS`, in words) and how a system call is made with them.
 
-pub(super) use imp::{CLONE, MACHINE, SYSCALL, WAIT4, call, rank, result, sites, thread};
+use crate::image::Thread;
+
+pub(super) use imp::{ARCHITECTURE, CLONE, SYSCALL, WAIT4, call, rank, result, sites};
+
+/// The thread as the model wants it; `None` if there are fewer registers (a 32-bit thread).
+pub(super) fn thread(tid: u32, regs: &[u64]) -> Option<Thread> {
+    let saved = &ARCHITECTURE.prstatus;
+    let word = |offset: u64| regs.get(usize::try_from(offset.checked_sub(saved.offset)? / 8).ok()?).copied();
+    let (pc, dwarf_regs) = saved.read(word)?;
+    Some(Thread { tid, pc, sp: ARCHITECTURE.stack_pointer(&dwarf_regs), dwarf_regs, signal: 0 })
+}
 
 #[cfg(target_arch = "x86_64")]
 mod imp {
-    use crate::image::Thread;
+    use crate::architecture::{AMD64, Architecture};
 
-    /// `e_machine`.
-    pub(in crate::live) const MACHINE: u16 = 62;
+    /// The machine that we run on, and so what we trace.
+    pub(in crate::live) const ARCHITECTURE: &Architecture = &AMD64;
     /// The instruction.
     pub(in crate::live) const SYSCALL: &[u8] = &[0x0f, 0x05];
     /// `__NR_clone`.
@@ -19,26 +29,14 @@ mod imp {
     const RAX: usize = 10;
     const ORIG_RAX: usize = 15;
     const RIP: usize = 16;
-    const RSP: usize = 19;
     /// rdi, rsi, rdx, r10, r8, r9.
     const ARGUMENTS: [usize; 6] = [14, 13, 12, 7, 9, 8];
-    /// rax rdx rcx rbx rsi rdi rbp rsp r8..r15.
-    const DWARF: [usize; 16] = [10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0];
 
     /// Results with which the kernel asks itself to make the call again once nothing else is to do.
     const ERESTARTSYS: i64 = -512;
     const ERESTARTNOINTR: i64 = -513;
     const ERESTARTNOHAND: i64 = -514;
     const ERESTART_RESTARTBLOCK: i64 = -516;
-
-    /// The thread as the model wants it; `None` if the set has another size (a 32-bit thread).
-    pub(in crate::live) fn thread(tid: u32, regs: &[u64]) -> Option<Thread> {
-        if regs.len() != 27 {
-            return None;
-        }
-        let dwarf_regs = DWARF.iter().map(|&i| regs[i]).collect();
-        Some(Thread { tid, pc: regs[RIP], sp: regs[RSP], dwarf_regs, signal: 0 })
-    }
 
     /// How well a stopped thread suits for a call: lower is better. In a call that the kernel just repeats, nothing is lost; code
     /// outside of a call may be in a restartable sequence (`rseq(2)`), which must not be left.
@@ -79,10 +77,10 @@ mod imp {
 
 #[cfg(target_arch = "aarch64")]
 mod imp {
-    use crate::image::Thread;
+    use crate::architecture::{ARM64, Architecture};
 
-    /// `e_machine`.
-    pub(in crate::live) const MACHINE: u16 = 183;
+    /// The machine that we run on, and so what we trace.
+    pub(in crate::live) const ARCHITECTURE: &Architecture = &ARM64;
     /// `svc #0`.
     pub(in crate::live) const SYSCALL: &[u8] = &[0x01, 0x00, 0x00, 0xd4];
     /// `__NR_clone`.
@@ -92,16 +90,7 @@ mod imp {
 
     /// Positions in `struct user_pt_regs`: x0..x30, sp, pc, pstate.
     const NUMBER: usize = 8;
-    const SP: usize = 31;
     const PC: usize = 32;
-
-    /// The thread as the model wants it; `None` if the set has another size (a 32-bit thread).
-    pub(in crate::live) fn thread(tid: u32, regs: &[u64]) -> Option<Thread> {
-        if regs.len() != 34 {
-            return None;
-        }
-        Some(Thread { tid, pc: regs[PC], sp: regs[SP], dwarf_regs: regs[..32].to_vec(), signal: 0 })
-    }
 
     /// All threads suit: before a tracer sees them, the kernel has wound a call that it will repeat back to its instruction.
     pub(in crate::live) fn rank(_regs: &[u64]) -> u8 {

@@ -122,7 +122,7 @@ fn check_machine(exe: &PathBuf, what: &str, pid: u32, status: &Status) -> Result
         return Err(Error::new(format!("{what}: expected a 64-bit program, found a 32-bit one"))
             .remedy("only 64-bit Go programs can be read"));
     }
-    if machine != machine::MACHINE {
+    if machine != machine::ARCHITECTURE.e_machine {
         return Err(Error::new(format!(
             "{what}: expected a program for this machine, found one for ELF machine {machine}"
         ))
