@@ -5,12 +5,12 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{Attach, Config, Verbosity};
+use crate::config::{Attach, Capture, Config, Verbosity};
 use crate::error::{Error, Result};
 use crate::live::{Pause, guard};
 use crate::output::Outcome;
@@ -91,6 +91,9 @@ enum Command {
     #[command(after_help = TEACHING, long_about = ATTACH_ABOUT)]
     Attach(AttachArgs),
 
+    /// Write a core of a running process: the same short stop as attach, for gdb, delve and `goref-fast core`
+    Capture(CaptureArgs),
+
     /// Trace a process on behalf of attach and capture
     #[command(hide = true)]
     Guard { order: Vec<String> },
@@ -125,7 +128,47 @@ struct AttachArgs {
     max_pause: Option<Duration>,
 
     #[command(flatten)]
+    again: Again,
+
+    #[command(flatten)]
     options: Options,
+}
+
+#[derive(Debug, clap::Args)]
+struct CaptureArgs {
+    /// The process
+    pid: u32,
+
+    /// Where the core goes; compressed if it ends in .zst
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+
+    /// How long it stands still: fork, or whole (until all is written) [default: fork if possible]
+    #[arg(long, value_name = "HOW", value_parser = pause)]
+    pause: Option<Pause>,
+
+    /// Give up, and let the process go on, rather than stop it for longer: 50ms, 2s
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    max_pause: Option<Duration>,
+
+    #[command(flatten)]
+    again: Again,
+
+    /// Print no report and no progress
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// More than one, for growth over time.
+#[derive(Clone, Debug, clap::Args)]
+struct Again {
+    /// Do it again and again, from start to start; files are numbered: grf.1.out, grf.2.out
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "count")]
+    every: Option<Duration>,
+
+    /// How often
+    #[arg(long, value_name = "N", requires = "every", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -209,6 +252,18 @@ impl AttachArgs {
     }
 }
 
+impl CaptureArgs {
+    /// Refuses what cannot be meant.
+    fn into_config(self) -> Result<Capture, String> {
+        if self.pause == Some(Pause::Copy) {
+            return Err("--pause copy: a core holds everything; use fork or whole".into());
+        }
+        let verbosity = if self.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+        let Self { pid, output, pause, max_pause, .. } = self;
+        Ok(Capture { pid, output, pause, max_pause, verbosity })
+    }
+}
+
 impl Options {
     /// Fills in defaults and refuses what cannot be meant.
     fn into_config(self, exe: PathBuf, core: PathBuf, attach: Option<Attach>) -> Result<Config, String> {
@@ -262,6 +317,10 @@ fn is_same(a: &Path, b: &Path) -> bool {
 enum Job {
     /// An analysis.
     Run(Config),
+    /// An analysis, several times.
+    Repeat(Config, Duration, u32),
+    /// A core, once or several times.
+    Capture(Capture, Duration, u32),
     /// To be a guard.
     Guard(guard::Order),
 }
@@ -270,7 +329,18 @@ enum Job {
 fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Job, clap::Error> {
     let (name, job) = match Args::try_parse_from(argv)?.command {
         Command::Core(args) => ("core", args.into_config().map(Job::Run)),
-        Command::Attach(args) => ("attach", args.into_config().map(Job::Run)),
+        Command::Attach(args) => {
+            let again = args.again.clone();
+            let job = |config| match (again.every, again.count) {
+                (Some(every), Some(count)) => Job::Repeat(config, every, count),
+                _ => Job::Run(config),
+            };
+            ("attach", args.into_config().map(job))
+        }
+        Command::Capture(args) => {
+            let (every, count) = (args.again.every.unwrap_or_default(), args.again.count.unwrap_or(1));
+            ("capture", args.into_config().map(|capture| Job::Capture(capture, every, count)))
+        }
         Command::Guard { order } => (
             "guard",
             guard::Order::parse(&order).map(Job::Guard).ok_or_else(|| "only goref-fast itself calls this".into()),
@@ -284,23 +354,69 @@ fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Job, clap::Error> {
     })
 }
 
-/// The program: parses the command line, lets `run` do the work, prints and picks the exit status.
-pub fn main(run: impl FnOnce(&Config, &Progress) -> Result<Outcome>) -> ExitCode {
-    let config = match parse(std::env::args_os()) {
-        Ok(Job::Run(config)) => config,
+/// The program: parses the command line, lets `run` and `capture` do the work, prints and picks the exit status.
+pub fn main(
+    run: impl Fn(&Config, &Progress) -> Result<Outcome>,
+    capture: impl Fn(&Capture, &Progress) -> Result<Outcome>,
+) -> ExitCode {
+    let code = match parse(std::env::args_os()) {
+        Ok(Job::Run(config)) => report(config.verbosity, |progress| run(&config, progress)),
+        Ok(Job::Repeat(config, every, count)) => repeat(every, count, |n| {
+            let (output, stats) = (numbered(&config.output, n), config.stats.as_ref().map(|path| numbered(path, n)));
+            let config = Config { output, stats, ..config.clone() };
+            report(config.verbosity, |progress| run(&config, progress))
+        }),
+        Ok(Job::Capture(config, every, count)) => repeat(every, count, |n| {
+            let output = if count > 1 { numbered(&config.output, n) } else { config.output.clone() };
+            let config = Capture { output, ..config.clone() };
+            report(config.verbosity, |progress| capture(&config, progress))
+        }),
         Ok(Job::Guard(order)) => {
             guard::serve(&order);
-            return ExitCode::SUCCESS;
+            0
         }
         Err(e) => {
             // Nobody left to tell if this fails.
             let _ = e.print();
-            return if e.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+            if e.use_stderr() { EXIT_USAGE } else { 0 }
         }
     };
-    let quiet = config.verbosity == Verbosity::Quiet;
+    ExitCode::from(code)
+}
+
+/// Runs `job` with 1, 2, .. `count`, a time of `every` from start to start; the first failure ends it. The worst exit status.
+fn repeat(every: Duration, count: u32, mut job: impl FnMut(u32) -> u8) -> u8 {
+    let start = Instant::now();
+    let mut worst = 0;
+    for n in 1..=count {
+        std::thread::sleep(every.saturating_mul(n - 1).saturating_sub(start.elapsed()));
+        let code = job(n);
+        if code == EXIT_FAILED {
+            return code;
+        }
+        worst = worst.max(code);
+    }
+    worst
+}
+
+/// `dir/grf.2.out` for `dir/grf.out`; what is no file keeps its name.
+fn numbered(path: &Path, n: u32) -> PathBuf {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| *name != "-") else {
+        return path.to_owned();
+    };
+    if path.starts_with("/dev") {
+        return path.to_owned();
+    }
+    // A dot in front belongs to the name.
+    let dot = name.char_indices().skip(1).find(|(_, c)| *c == '.').map_or(name.len(), |(at, _)| at);
+    path.with_file_name(format!("{}.{n}{}", &name[..dot], &name[dot..]))
+}
+
+/// Does the work, prints what came of it, and gives the exit status.
+fn report(verbosity: Verbosity, work: impl FnOnce(&Progress) -> Result<Outcome>) -> u8 {
+    let quiet = verbosity == Verbosity::Quiet;
     let progress = if quiet { Progress::silent() } else { Progress::new() };
-    let outcome = run(&config, &progress);
+    let outcome = work(&progress);
     progress.finish();
     let mut stderr = io::stderr().lock();
     match outcome.and_then(|outcome| print_report(quiet, outcome)) {
@@ -308,11 +424,11 @@ pub fn main(run: impl FnOnce(&Config, &Progress) -> Result<Outcome>) -> ExitCode
             for sentence in &partial {
                 let _ = writeln!(stderr, "goref-fast: partial result: {}", printable(sentence));
             }
-            if partial.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_PARTIAL) }
+            if partial.is_empty() { 0 } else { EXIT_PARTIAL }
         }
         Err(e) => {
             let _ = write!(stderr, "{}", render_error(&e));
-            ExitCode::from(EXIT_FAILED)
+            EXIT_FAILED
         }
     }
 }
@@ -343,7 +459,7 @@ mod tests {
     fn parse_words(words: &[&str]) -> Result<Config, clap::Error> {
         match parse(std::iter::once("goref-fast").chain(words.iter().copied()).map(OsString::from))? {
             Job::Run(config) => Ok(config),
-            Job::Guard(order) => panic!("{order:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -407,6 +523,25 @@ mod tests {
         }
         assert_eq!(duration("1.5min"), Ok(Duration::from_secs(90)));
         assert!(duration("ms").is_err() && duration("0s").is_err() && duration("-1s").is_err());
+    }
+
+    #[test]
+    fn captures_and_repetitions() {
+        let job =
+            |words: &[&str]| parse(std::iter::once("goref-fast").chain(words.iter().copied()).map(OsString::from));
+        let words = ["capture", "17", "-o", "x.core.zst", "--every", "30s", "--count", "3"];
+        let Ok(Job::Capture(capture, every, 3)) = job(&words) else { panic!("a capture") };
+        assert_eq!((capture.pid, every), (17, Duration::from_secs(30)));
+        assert_eq!(numbered(&capture.output, 2), Path::new("x.2.core.zst"));
+        assert_eq!(numbered(Path::new("a.b/.c/grf"), 1), Path::new("a.b/.c/grf.1"));
+        assert_eq!(numbered(Path::new("-"), 1), Path::new("-"));
+        assert_eq!(numbered(Path::new("/dev/null"), 1), Path::new("/dev/null"));
+        assert!(matches!(job(&["attach", "17", "--every", "1s", "--count", "2"]), Ok(Job::Repeat(_, _, 2))));
+        for words in
+            [&["capture", "17"][..], &["capture", "17", "-o", "x", "--pause", "copy"], &["attach", "1", "--count", "2"]]
+        {
+            assert_eq!(job(words).expect_err("invalid").exit_code(), 2, "{words:?}");
+        }
     }
 
     #[test]

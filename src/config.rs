@@ -28,6 +28,21 @@ pub struct Attach {
     pub max_pause: Option<Duration>,
 }
 
+/// A core to take of a process.
+#[derive(Clone, Debug)]
+pub struct Capture {
+    /// Its id.
+    pub pid: u32,
+    /// Where the core goes; compressed if it ends in `.zst`.
+    pub output: PathBuf,
+    /// How it is stopped; `None` chooses.
+    pub pause: Option<Pause>,
+    /// Longest stop.
+    pub max_pause: Option<Duration>,
+    /// How much is printed.
+    pub verbosity: Verbosity,
+}
+
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -3,7 +3,10 @@
 use crate::address::{Addr, AddrRange, WORD};
 mod attach;
 mod books;
+mod capture;
 mod garbage;
+
+pub use capture::capture;
 
 use crate::aggregate::{Amount, Books, PathNode, PathTree, Totals, TypeTotal};
 use crate::config::Config;
@@ -134,7 +137,7 @@ pub fn model_and_walk_observed<O: Observer, I>(
     phases: &mut Phases,
 ) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
     let debug = debug_information(&process.executable, progress, phases)?;
-    model_and_walk_with(debug, process, image, config, observer, progress, phases)
+    model_and_walk_with(debug, process, image, config, observer, &|_| Ok(()), progress, phases)
 }
 
 /// Reads what only the executable tells.
@@ -148,12 +151,18 @@ fn debug_information<'img>(
     phases.time("debug information", || DebugInfo::load(executable))
 }
 
+/// As [`model_and_walk_observed`].
+///
+/// * `debug`: what the executable tells.
+/// * `modelled`: called when the heap's structures are read; objects, stacks and globals are not.
+#[expect(clippy::too_many_arguments, reason = "the stages' own inputs")]
 fn model_and_walk_with<'img, O: Observer, I>(
     mut debug: DebugInfo<'img>,
     process: &Process<'img, I>,
     image: &dyn Image,
     config: &Config,
     observer: &O,
+    modelled: &dyn Fn(&Heap) -> Result<()>,
     progress: &Progress,
     phases: &mut Phases,
 ) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
@@ -169,6 +178,7 @@ fn model_and_walk_with<'img, O: Observer, I>(
         let counters = heap.counters().clone();
         Ok::<_, Error>((heap, modules, masks, queues, descriptors, counters))
     })?;
+    modelled(&heap)?;
     let (roots, walked, observed) = heap.while_fetching(image, || {
         progress.phase("collecting roots");
         let roots = phases.time("roots", || {

@@ -27,7 +27,7 @@ const MODEL_ARROWS: [&[&str]; 4] =
 /// Where a dependency may be named: the crate, then path prefixes below `src/`. What is not listed may be used anywhere.
 const DOORS: [(&str, &[&str]); 15] = [
     ("memmap2", &["image/map.rs"]),
-    ("zstd", &["image/"]),
+    ("zstd", &["image/", "live/"]),
     ("object", &["image/", "model/dwarf/"]),
     ("gimli", &["model/dwarf/", "model/stacks/"]),
     // Caches by type or function, never by pointer.

@@ -2,15 +2,16 @@
 //!
 //! A call into the kernel costs as much as copying a few kilobytes, so calls are few: [`Image::load`] lays all ranges of a unit out in
 //! one buffer, joins those that are near, and asks for a thousand pieces per call. Structures that are read one at a time come from
-//! a cache of pages, which never gets stale: the process does not run.
+//! a cache of pages, which never gets stale: the process does not run. If it is to go on, what it may write is copied before ([`Copied`]).
 
 use std::io::IoSliceMut;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use rustc_hash::FxHashMap;
 
+use super::copied::Copied;
 use super::proc::Mapping;
 use crate::address::{Addr, AddrRange};
 use crate::image::{IN_SPILL, Image, MAX_RANGE, MAX_SPILL, Missing, Place, ReadError, Scratch, UnitBytes};
@@ -43,6 +44,9 @@ pub struct LiveImage {
     /// What can be read, sorted, neighbours joined.
     readable: Vec<AddrRange>,
     cache: Vec<Mutex<FxHashMap<u64, Page>>>,
+    /// Set once the process goes on: from then on only what it cannot write is read from it.
+    copied: OnceLock<Copied>,
+    mappings: Vec<Mapping>,
     missing: Missing,
 }
 
@@ -58,7 +62,36 @@ impl LiveImage {
             }
         }
         let cache = (0..CACHE_SHARDS).map(|_| Mutex::default()).collect();
-        Self { pid: Pid::from_raw(pid.cast_signed()), readable, cache, missing: Missing::default() }
+        let mappings = mappings.to_vec();
+        let pid = Pid::from_raw(pid.cast_signed());
+        Self { pid, readable, cache, copied: OnceLock::new(), mappings, missing: Missing::default() }
+    }
+
+    /// Copies all that the process may write, so that it may go on.
+    ///
+    /// * `unneeded`: ranges that will not be read any more, sorted.
+    pub fn copy(&self, unneeded: &[AddrRange]) {
+        self.copied.get_or_init(|| Copied::take(self.pid.as_raw().cast_unsigned(), &self.mappings, unneeded));
+    }
+
+    /// Reads all ranges from the copy, or from memory that does not change.
+    fn load_copied<'s>(&'s self, copied: &Copied, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
+        let mut layout = Layout::new(scratch, ranges.len());
+        for range in ranges {
+            let offset = layout.0.spill.len();
+            if self.readable(*range).is_none() || !layout.grow(range.len) {
+                layout.skip();
+                continue;
+            }
+            let buf = &mut layout.0.spill[offset..];
+            if copied.read(range.start.0, buf) || self.read(range.start, buf).is_ok() {
+                layout.place(offset, range.len);
+            } else {
+                layout.0.spill.truncate(offset);
+                layout.skip();
+            }
+        }
+        layout.finish()
     }
 
     /// The readable range that holds all of `range`.
@@ -163,6 +196,9 @@ struct Piece {
 
 impl Image for LiveImage {
     fn load<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
+        if let Some(copied) = self.copied.get() {
+            return self.load_copied(copied, ranges, scratch);
+        }
         let mut layout = Layout::new(scratch, ranges.len());
         let mut pieces: Vec<Piece> = Vec::with_capacity(ranges.len());
         // The readable range of the last one: units come in address order.
@@ -232,6 +268,9 @@ impl Image for LiveImage {
     }
 
     fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
+        if self.copied.get().is_some_and(|copied| copied.read(addr.0, buf)) {
+            return Ok(());
+        }
         // Large structures are worth a call of their own.
         if buf.len() > (PAGE * READ_AHEAD) as usize {
             let range = AddrRange { start: addr, len: buf.len() as u64 };

@@ -8,6 +8,8 @@
 //! What differs between machines is in [`machine`]; what is unsafe is in [`ptrace`].
 
 mod choose;
+mod copied;
+mod core_file;
 pub mod guard;
 mod machine;
 mod memory;
@@ -22,6 +24,7 @@ pub use memory::LiveImage;
 pub use proc::Mapping;
 pub use subject::Subject;
 
+use std::fs::File;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -126,6 +129,24 @@ impl Frozen {
         })
     }
 
+    /// Writes it as an ELF core with all threads.
+    ///
+    /// * `auxv`: the auxiliary vector.
+    /// * `packed`: compress with zstd; else zeros are holes of the file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_core(&self, auxv: &[(u64, u64)], file: File, packed: bool) -> std::io::Result<()> {
+        let source = core_file::Source {
+            frozen: self.guard.frozen,
+            pid: self.pid,
+            mappings: &self.mappings,
+            registers: &self.guard.threads,
+            auxv,
+        };
+        core_file::write_file(&source, file, packed)
+    }
+
     /// Lets everything go, and says how long the process stood still.
     ///
     /// # Errors
@@ -133,6 +154,8 @@ impl Frozen {
     pub fn release(self) -> Result<Stops> {
         let Self { guard, choice, pid, .. } = self;
         let first = guard.stopped;
+        // Dead, it had no memory to read.
+        let dead = proc::stat(guard.frozen).is_none_or(|s| matches!(s.state, 'Z' | 'X' | 'x'));
         let released = guard.release()?;
         if released.expired {
             return Err(Error::new(format!(
@@ -140,6 +163,12 @@ impl Frozen {
                 released.stopped.as_secs_f64() * 1e3
             ))
             .remedy("give a longer --max-pause, or let it make a snapshot: --pause fork"));
+        }
+        if dead {
+            let which = if first.is_some() { "its snapshot" } else { "it" };
+            return Err(Error::new(format!("process {pid}: {which} was killed while it was read")).remedy(
+                "if memory ran out, the kernel kills the snapshot first: try when there is more, or --pause whole",
+            ));
         }
         let mut stops = Vec::new();
         match first {

@@ -3,6 +3,7 @@
 //! Everything but the last part of `-v` (times, memory) is the same for equal inputs.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
@@ -73,6 +74,16 @@ fn write_report(out: &mut String, result: &RunResult, summary: &Summary, verbosi
         writeln!(out, "wrote {path}; open it with: go tool pprof -http=:5079 {path}")?;
     }
     Ok(())
+}
+
+/// The report of a capture.
+pub fn capture(stops: &Stops, exe: &Path, core: &Path) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_stops(&mut text, stops);
+    let (exe, core) = (printable(&exe.display().to_string()), printable(&core.display().to_string()));
+    let _ = writeln!(text, "wrote {core}; analyze it with: goref-fast core {exe} {core}");
+    text
 }
 
 /// How long a live process stood still.

@@ -1,11 +1,14 @@
 //! The pipeline on a live process: what the executable tells is read first, then the process is made to stand still, read and let go.
 
+use std::cell::RefCell;
+
 use super::{debug_information, model_and_walk_with, result};
 use crate::config::{Attach, Config};
 use crate::error::Result;
 use crate::image::executable::Executable;
 use crate::image::{Input, Process, check_same_program};
-use crate::live::{Frozen, Subject};
+use crate::live::{Frozen, Pause, Subject};
+use crate::model::heap::Heap;
 use crate::output::RunResult;
 use crate::progress::Progress;
 use crate::timing::Phases;
@@ -35,11 +38,26 @@ pub(super) fn analyze(attach: &Attach, config: &Config, progress: &Progress, pha
     let auxv = subject.auxv()?;
     progress.phase("stopping the process");
     let frozen = phases.time("stop", || Frozen::freeze(&subject, attach.pause, attach.max_pause, false))?;
+    let copies = frozen.choice().pause == Pause::Copy;
     let process = Process::assemble(executable, frozen.image(), frozen.threads()?, frozen.files(), auxv, &what)?;
+    let frozen = RefCell::new(Some(frozen));
+    let stops = RefCell::new(None);
+    let release = || {
+        let Some(frozen) = frozen.take() else { return Ok(()) };
+        stops.replace(Some(frozen.release()?));
+        Ok(())
+    };
+    let modelled = |heap: &Heap| {
+        if !copies {
+            return Ok(());
+        }
+        process.image.copy(&heap.memory_without_pointers().collect::<Vec<_>>());
+        release()
+    };
     let (model, walked, roots, _) =
-        model_and_walk_with(debug, &process, &process.image, config, &Silent, progress, phases)?;
+        model_and_walk_with(debug, &process, &process.image, config, &Silent, &modelled, progress, phases)?;
     let found = phases.time("totals", || result(&process, &process.image, &model, walked, &roots));
-    let stops = phases.time("release", || frozen.release())?;
+    phases.time("release", release)?;
     exe.verify_unchanged()?;
-    Ok(RunResult { stops: Some(stops), ..found })
+    Ok(RunResult { stops: stops.take(), ..found })
 }

@@ -54,6 +54,12 @@ impl Heap {
         spans.map(|(span, details)| AddrRange { start: Addr(span.start), len: details.npages * PAGE_SIZE })
     }
 
+    /// Spans without pointers, in address order: what a walk never reads.
+    pub fn memory_without_pointers(&self) -> impl Iterator<Item = AddrRange> {
+        let spans = self.spans.iter().zip(&self.details).filter(|(span, _)| span.noscan());
+        spans.map(|(span, details)| AddrRange { start: Addr(span.start), len: details.npages * PAGE_SIZE })
+    }
+
     fn seems_cached(&self, image: &dyn Image) -> bool {
         let mut slow = 0;
         for i in (0..self.spans.len()).step_by(self.spans.len().div_ceil(SAMPLES).max(1)) {
