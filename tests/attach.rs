@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How a process can be made to stand still.
-const PAUSES: [&str; 2] = ["whole", "fork"];
+const PAUSES: [&str; 3] = ["whole", "fork", "copy"];
 
 macro_rules! per_toolchain {
     ($($name:ident: $version:literal, $mode:ident;)*) => {
@@ -78,6 +78,23 @@ fn same_as_core(version: &str, mode: Mode) {
         assert_eq!(stops.len(), if pause == "fork" { 2 } else { 1 });
         assert!(stops.iter().all(|s| s["seconds"].as_f64().is_some_and(|s| s > 0.0)), "{stops:?}");
     }
+    // A capture is as good as gdb's core, and smaller.
+    for (name, pause) in [("captured.core", "fork"), ("captured.core.zst", "whole")] {
+        let captured = dir.path().join(name);
+        let path = captured.to_str().expect("UTF-8");
+        let output = tool::run(&["capture", &pid.to_string(), "-o", path, "--pause", pause]);
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let ran = tool::core_ok(&program.exe, &captured, &["--threads", "2"]);
+        assert!(ran.bytes() == from_core.bytes(), "{name}: other bytes than from the core");
+    }
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-nx", "-batch", "-ex", "info threads", "-ex", "info proc mappings"]);
+    let opened = gdb.arg(&program.exe).arg(dir.path().join("captured.core")).output().expect("gdb");
+    let text = String::from_utf8_lossy(&opened.stdout).into_owned();
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("threads").count();
+    assert_eq!(text.matches("LWP ").count(), threads + 1, "threads, and the current one: {text}");
+    assert!(text.contains("runtime.futex") && text.contains(&*program.exe.to_string_lossy()), "{text}");
+
     // Under its own name and from elsewhere; another program is refused.
     let copy = dir.path().join("copy");
     fs::copy(&program.exe, &copy).expect("copy");

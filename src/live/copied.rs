@@ -24,13 +24,26 @@ const TOUCHED: u64 = 3 << 62;
 pub(super) struct Copied {
     /// What was copied, sorted; what is not in `blocks` is zeros.
     ranges: Vec<AddrRange>,
+    /// What was left out, sorted.
+    unneeded: Vec<AddrRange>,
     blocks: FxHashMap<u64, Box<[u8]>>,
+}
+
+/// What became of a read.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The bytes are there.
+    All,
+    /// A part was left out.
+    LeftOut,
+    /// That is no memory that was copied.
+    Elsewhere,
 }
 
 impl Copied {
     /// Copies in parallel.
     ///
-    /// * `unneeded`: sorted; what lies there reads as zeros.
+    /// * `unneeded`: sorted; what lies there cannot be read.
     pub(super) fn take(pid: u32, mappings: &[Mapping], unneeded: &[AddrRange]) -> Self {
         let pagemap = File::open(format!("/proc/{pid}/pagemap")).ok();
         let written = |m: &&Mapping| m.is_readable() && m.is_writable() && !m.shared && !m.is_special();
@@ -65,16 +78,20 @@ impl Copied {
             let block = blocks.entry(piece.start.0 / BLOCK).or_insert_with(|| vec![0; BLOCK as usize].into());
             block[from..from + bytes.len()].copy_from_slice(&bytes);
         }
-        Self { ranges, blocks }
+        Self { ranges, unneeded: unneeded.to_vec(), blocks }
     }
 
-    /// Fills `buf` from `addr` on; false if that was not copied as a whole.
-    pub(super) fn read(&self, addr: u64, buf: &mut [u8]) -> bool {
+    /// Fills `buf` from `addr` on.
+    pub(super) fn read(&self, addr: u64, buf: &mut [u8]) -> Found {
         let after = self.ranges.partition_point(|r| r.start.0 <= addr);
-        let Some(range) = after.checked_sub(1).map(|i| self.ranges[i]) else { return false };
+        let Some(range) = after.checked_sub(1).map(|i| self.ranges[i]) else { return Found::Elsewhere };
         let skip = addr - range.start.0;
         if skip > range.len || buf.len() as u64 > range.len - skip {
-            return false;
+            return Found::Elsewhere;
+        }
+        let next = self.unneeded.partition_point(|r| r.end().0 <= addr);
+        if self.unneeded.get(next).is_some_and(|r| r.start.0 < addr + buf.len() as u64) {
+            return Found::LeftOut;
         }
         let mut done = 0;
         while done < buf.len() {
@@ -87,7 +104,7 @@ impl Copied {
             }
             done += len;
         }
-        true
+        Found::All
     }
 }
 
@@ -141,12 +158,14 @@ mod tests {
         let copied = Copied::take(pid, &proc::mappings(pid).expect("maps"), &[unneeded]);
         let before = data.clone();
         data.fill(0);
+        let (first, second) = (unneeded.start.0 - base, unneeded.end().0 - base);
+        let (first, second) = (first as usize, second as usize);
         let mut buf = vec![0; data.len()];
-        assert!(copied.read(base, &mut buf));
-        let skipped = (unneeded.start.0 - base) as usize..(unneeded.end().0 - base) as usize;
-        assert!(buf[skipped.clone()].iter().all(|b| *b == 0), "unneeded");
-        assert_eq!(buf[..skipped.start], before[..skipped.start]);
-        assert_eq!(buf[skipped.end..], before[skipped.end..]);
-        assert!(!copied.read(8, &mut [0; 8]));
+        assert_eq!(copied.read(base, &mut buf[..first]), Found::All);
+        assert_eq!(copied.read(base + second as u64, &mut buf[second..]), Found::All);
+        assert_eq!((&buf[..first], &buf[second..]), (&before[..first], &before[second..]));
+        assert_eq!(copied.read(base, &mut buf), Found::LeftOut);
+        assert_eq!(copied.read(unneeded.end().0 - 1, &mut [0]), Found::LeftOut);
+        assert_eq!(copied.read(8, &mut [0; 8]), Found::Elsewhere);
     }
 }

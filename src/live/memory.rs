@@ -11,7 +11,7 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use rustc_hash::FxHashMap;
 
-use super::copied::Copied;
+use super::copied::{Copied, Found};
 use super::proc::Mapping;
 use crate::address::{Addr, AddrRange};
 use crate::image::{IN_SPILL, Image, MAX_RANGE, MAX_SPILL, Missing, Place, ReadError, Scratch, UnitBytes};
@@ -84,7 +84,8 @@ impl LiveImage {
                 continue;
             }
             let buf = &mut layout.0.spill[offset..];
-            if copied.read(range.start.0, buf) || self.read(range.start, buf).is_ok() {
+            let found = copied.read(range.start.0, buf);
+            if found == Found::All || found == Found::Elsewhere && self.read_process(range.start, buf).is_ok() {
                 layout.place(offset, range.len);
             } else {
                 layout.0.spill.truncate(offset);
@@ -268,9 +269,21 @@ impl Image for LiveImage {
     }
 
     fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
-        if self.copied.get().is_some_and(|copied| copied.read(addr.0, buf)) {
-            return Ok(());
+        match self.copied.get().map(|copied| copied.read(addr.0, buf)) {
+            Some(Found::All) => Ok(()),
+            Some(Found::LeftOut) => Err(ReadError::Missing(addr)),
+            Some(Found::Elsewhere) | None => self.read_process(addr, buf),
         }
+    }
+
+    fn missing(&self) -> &Missing {
+        &self.missing
+    }
+}
+
+impl LiveImage {
+    /// From the process itself, through the cache.
+    fn read_process(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
         // Large structures are worth a call of their own.
         if buf.len() > (PAGE * READ_AHEAD) as usize {
             let range = AddrRange { start: addr, len: buf.len() as u64 };
@@ -287,10 +300,6 @@ impl Image for LiveImage {
             done += len;
         }
         Ok(())
-    }
-
-    fn missing(&self) -> &Missing {
-        &self.missing
     }
 }
 

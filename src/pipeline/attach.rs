@@ -14,6 +14,9 @@ use crate::progress::Progress;
 use crate::timing::Phases;
 use crate::traverse::observe::Silent;
 
+/// Slots without pointers of this size or more are not copied: no mask is that long, except of types of 128 KiB and more.
+const LEFT_OUT: u64 = 2048;
+
 /// Analyzes a process that runs.
 ///
 /// # Errors
@@ -51,7 +54,7 @@ pub(super) fn analyze(attach: &Attach, config: &Config, progress: &Progress, pha
         if !copies {
             return Ok(());
         }
-        process.image.copy(&heap.memory_without_pointers().collect::<Vec<_>>());
+        process.image.copy(&heap.memory_without_pointers(LEFT_OUT).collect::<Vec<_>>());
         release()
     };
     let (model, walked, roots, _) =
