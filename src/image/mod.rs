@@ -11,6 +11,7 @@ pub mod executable;
 mod extents;
 mod identity;
 mod inputs;
+mod libraries;
 mod map;
 pub mod memory;
 mod notes;
@@ -22,6 +23,7 @@ mod tests;
 
 pub use identity::check_same_program;
 pub use inputs::{Input, Inputs};
+pub use libraries::Library;
 pub use map::FileMap;
 pub use process::Process;
 
@@ -72,6 +74,9 @@ pub struct FileMapping {
     /// Path in the dumped process's own view.
     pub path: String,
 }
+
+/// Incident: nothing in the core could be compared with the executable.
+pub const EXECUTABLE_NOT_VERIFIED: &str = "core.executable_not_verified";
 
 /// Bytes of the dumped process that the image lacks, for the totals.
 #[derive(Clone, Debug, Default)]
