@@ -131,7 +131,12 @@ pub fn model_and_walk_observed<O: Observer>(
 ) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
     check_is_go(&process.executable)?;
     progress.phase("reading debug information");
-    let mut debug = phases.time("debug information", || DebugInfo::load(&process.executable))?;
+    let mut debug = phases.time("debug information", || {
+        let libraries = process.libraries.iter();
+        let libraries: Vec<_> =
+            libraries.map(|l| (&l.executable, l.load_bias.wrapping_sub(process.load_bias))).collect();
+        DebugInfo::load_all(&process.executable, &libraries)
+    })?;
     progress.phase("reading the runtime's structures");
     let bias = process.load_bias;
     let (heap, modules, masks, queues, descriptors, counters) = phases.time("model", || {

@@ -13,7 +13,6 @@ mod table;
 
 use crate::fixtures::{MODULE, unmet};
 use crate::harness::corefile::{CoreFile, core_of};
-use crate::harness::program::sources;
 use crate::harness::toolchain::selected;
 use crate::harness::{Outcome, Skip, expect, required, root, tool};
 use cells::{Claim, CoreKind, FIXTURES, RELEASES, Row};
@@ -96,11 +95,7 @@ fn check(row: &Row, version: &str) -> Outcome<Vec<String>> {
         let source = root().join(row.program());
         let expectations = match row.program() {
             FIXTURES => expect::read_all(&source, MODULE),
-            _ => sources(&source)
-                .iter()
-                .filter(|f| f.parent() == Some(&source))
-                .flat_map(|f| expect::read_main(f))
-                .collect(),
+            _ => expect::read_program(&source, &root().join(FIXTURES), MODULE),
         };
         wrong.extend(unmet(&expectations, version, row.recipe, &profile));
     }
