@@ -57,7 +57,7 @@ pub struct Thread {
     pub pc: u64,
     /// Stack pointer.
     pub sp: u64,
-    /// All general registers in DWARF register numbering of the machine (amd64: rax rdx rcx rbx rsi rdi rbp rsp r8..r15).
+    /// All general registers in DWARF register numbering of the machine (see [`crate::architecture`]).
     pub dwarf_regs: Vec<u64>,
     /// The signal that stopped the thread, 0 if none.
     pub signal: u16,
@@ -73,6 +73,9 @@ pub struct FileMapping {
     /// Path in the dumped process's own view.
     pub path: String,
 }
+
+/// Incident: nothing in the core could be compared with the executable.
+pub const EXECUTABLE_NOT_VERIFIED: &str = "core.executable_not_verified";
 
 /// Bytes of the dumped process that the image lacks, for the totals.
 #[derive(Clone, Debug, Default)]

@@ -301,9 +301,10 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
             let Some(path) = path else { continue };
             let typed = root.ty.filter(|&ty| self.resolver.types.get(ty).size.div_ceil(8) <= u64::from(root.nwords));
             let (key, count) = match typed {
-                // A map that did not escape: its header lies on the stack, under the map's own name.
-                Some(ty) if self.is_map_header(ty, root.nwords) => (ProgramKey::MapHeader(ty), 1),
-                Some(ty) if self.resolver.programs.typed() => (ProgramKey::Value(ty), 1),
+                // A map that did not escape: its header lies on the stack, and maybe its first slots, under the map's own name.
+                Some(ty) if self.resolver.programs.typed() => {
+                    (self.map_storage(ty, root.nwords).unwrap_or(ProgramKey::Value(ty)), 1)
+                }
                 _ => (ProgramKey::Raw, root.nwords),
             };
             let program = self.resolver.compile(key);
@@ -335,14 +336,25 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
         }
     }
 
-    /// Whether a value of `nwords` words, said to be of map type `ty` (one word), is the map's header itself.
-    fn is_map_header(&self, ty: TypeId, nwords: u32) -> bool {
-        match self.resolver.types.get(ty).kind {
-            Kind::Map { header: Some(header), .. } if nwords > 1 && self.resolver.programs.typed() => {
-                self.resolver.types.get(header).size.div_ceil(8) <= u64::from(nwords)
-            }
-            _ => false,
+    /// What a value of `nwords` words is that is said to be of map type `ty` (one word): the map's first group or bucket, or its header.
+    fn map_storage(&self, ty: TypeId, nwords: u32) -> Option<ProgramKey> {
+        let types = &self.resolver.types;
+        let Kind::Map { header: Some(header), .. } = types.get(ty).kind else { return None };
+        if nwords <= 1 || !self.resolver.programs.typed() {
+            return None;
         }
+        let words = |ty: TypeId| types.get(ty).size.div_ceil(8);
+        let exact = |ty: TypeId| words(ty) == u64::from(nwords);
+        if exact(header) {
+            return Some(ProgramKey::MapHeader(ty));
+        }
+        if flatten::map_group_type(types, ty).is_some_and(exact) {
+            return Some(ProgramKey::MapGroups(ty));
+        }
+        if flatten::map_bucket_type(types, ty).is_some_and(exact) {
+            return Some(ProgramKey::MapBuckets(ty));
+        }
+        (words(header) <= u64::from(nwords)).then_some(ProgramKey::MapHeader(ty))
     }
 
     /// Data and bss words that neither a variable nor a typed pointer into them has claimed.
@@ -415,7 +427,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
     /// The masked walk's start: open words of partial objects, and loose words.
     fn leftover(&mut self, first: &mut Next) {
         let program = self.resolver.compile(ProgramKey::Masked);
-        let mut open: Vec<(u32, u16, Item)> = Vec::new();
+        let mut open: Vec<(u32, bool, u16, Item)> = Vec::new();
         for (shard, geometry) in self.world.heap.shards().iter().enumerate() {
             let base = geometry.base;
             for (ordinal, Open { words, path }) in get_mut(&mut self.shards[shard]).take_open() {
@@ -424,14 +436,17 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
                 }
                 let Some((id, slot)) = self.world.heap.locate(shard as u16, ordinal) else { continue };
                 let granule = ((self.world.heap.slot_addr(id, slot) - base) / 8) as u32;
-                open.push((path, shard as u16, Item { granule, count: 1, restrict: words }));
+                // All of a large one: its mask is not one word, and is read where the program is checked.
+                let large = self.world.heap.span(id).elem_size() > 512;
+                let restrict = if large { !0 } else { words };
+                open.push((path, large, shard as u16, Item { granule, count: 1, restrict }));
             }
         }
         open.sort_unstable();
-        for run in open.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-            let items: Vec<_> = run.iter().map(|o| o.2).collect();
-            let group = first.group(PathId(run[0].0), program, false);
-            self.add(first, run[0].1, group, &items);
+        for run in open.chunk_by(|a, b| (a.0, a.1, a.2) == (b.0, b.1, b.2)) {
+            let items: Vec<_> = run.iter().map(|o| o.3).collect();
+            let group = first.group(PathId(run[0].0), program, run[0].1);
+            self.add(first, run[0].2, group, &items);
         }
         let mut loose = std::mem::take(&mut self.loose);
         loose.sort_unstable();

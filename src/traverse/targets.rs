@@ -2,7 +2,7 @@
 
 use super::library;
 use super::observe::Operation;
-use super::scan::{Closure, NO_TYPE, ProgramId, ProgramKey, Programs, Step};
+use super::scan::{Closure, Edge, INDIRECT, NO_TYPE, ProgramId, ProgramKey, Programs, Step};
 use super::world::World;
 use crate::incident::Incidents;
 use crate::model::dwarf::DebugInfo;
@@ -175,20 +175,22 @@ impl<'a, 'img> Resolver<'a, 'img> {
                 None => self.compile(ProgramKey::Masked),
             },
             ProgramKey::Raw => self.compile(ProgramKey::Untyped),
-            _ => {
-                use super::scan::Edge;
-                match source.ops[op].edge {
-                    Edge::Eface | Edge::Iface => match self.dynamic_type(world, number) {
-                        Some(ty) => return self.interface(world, ty, number, ProgramKey::Untyped),
-                        None => self.compile(ProgramKey::Untyped),
-                    },
-                    Edge::MapDir { .. } if number == 1 => match source.ops[op].target {
-                        ProgramKey::MapDirectory(map) => self.compile(ProgramKey::MapGroups(map)),
-                        other => self.compile(other),
-                    },
-                    _ => source.targets[op],
-                }
-            }
+            _ => match source.ops[op].edge {
+                Edge::Eface | Edge::Iface => match self.dynamic_type(world, number) {
+                    Some(ty) => return self.interface(world, ty, number, ProgramKey::Untyped),
+                    None => self.compile(ProgramKey::Untyped),
+                },
+                Edge::Reflected { .. } => match self.dynamic_type(world, number & !INDIRECT) {
+                    Some(ty) if number & INDIRECT != 0 => self.compile(ProgramKey::Value(ty)),
+                    Some(ty) => return self.interface(world, ty, number, ProgramKey::Untyped),
+                    None => self.compile(ProgramKey::Untyped),
+                },
+                Edge::MapDir { .. } if number == 1 => match source.ops[op].target {
+                    ProgramKey::MapDirectory(map) => self.compile(ProgramKey::MapGroups(map)),
+                    other => self.compile(other),
+                },
+                _ => source.targets[op],
+            },
         };
         self.plain(id, Box::default())
     }
@@ -247,6 +249,8 @@ impl<'a, 'img> Resolver<'a, 'img> {
         let key = self.programs.get(claimed).key;
         let ty = self.dynamic_type(world, number);
         let id = match (ty, key) {
+            // A stand-in for a type that has a GC program (1.22, 1.23): its mask is right, and the edge knows the type.
+            (None, ProgramKey::Value(_) | ProgramKey::Elems(_)) if number == 0 => return (claimed, true),
             (None, _) => self.compile(ProgramKey::Untyped),
             // The storage of maps has programs of its own, which know more than the descriptor of its memory.
             (Some(ty), _) if self.is_storage(key, ty) => claimed,
@@ -283,7 +287,10 @@ impl<'a, 'img> Resolver<'a, 'img> {
     fn is_storage(&self, key: ProgramKey, ty: TypeId) -> bool {
         match key {
             ProgramKey::MapGroups(_) => self.types.get(ty).name.contains("map.group["),
-            ProgramKey::MapDirectory(_) => matches!(self.types.get(ty).kind, Kind::Pointer(_)),
+            ProgramKey::MapBuckets(_) => self.types.get(ty).name.contains("map.bucket["),
+            ProgramKey::MapDirectory(_) | ProgramKey::MapOverflowList(_) => {
+                matches!(self.types.get(ty).kind, Kind::Pointer(_))
+            }
             _ => false,
         }
     }

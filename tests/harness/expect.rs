@@ -12,7 +12,8 @@
 //! * `within`: the sum over all stacks in which this frame occurs.
 //!
 //! `count` and `bytes` must be met exactly (a path that is not there has 0 of both); `min_count` and `min_bytes` are lower
-//! bounds, for what the hash seed or the release decides. Sizes are size-class sizes.
+//! bounds, for what the hash seed or the release decides. Sizes are size-class sizes. In a file that begins with `//go:build go1.24`
+//! (or `!go1.24`) everything is since (or until before) that release.
 //!
 //! `mode="default"` or `mode="noopt"` restricts a statement to one build mode, `since="1.25"` and `until="1.25"` (inclusive) to
 //! releases, `without="noswissmap,race"` to builds without these experiments and build modes, `with=".."` to builds with one of them.
@@ -141,6 +142,22 @@ pub fn read_main(file: &Path) -> Vec<Expectation> {
 }
 
 fn read_file(text: &str, name: &str, package: &str, all: &mut Vec<Expectation>) {
+    let first = all.len();
+    read_lines(text, name, package, all);
+    let Some(constraint) = text.lines().next().and_then(|line| line.strip_prefix("//go:build ")) else { return };
+    for expectation in &mut all[first..] {
+        match constraint.strip_prefix("!go") {
+            Some(release) => expectation.until = expectation.until.min(minor(release) - 1),
+            None => {
+                let release =
+                    constraint.strip_prefix("go").unwrap_or_else(|| panic!("{name}: not a release: {constraint}"));
+                expectation.since = expectation.since.max(minor(release));
+            }
+        }
+    }
+}
+
+fn read_lines(text: &str, name: &str, package: &str, all: &mut Vec<Expectation>) {
     let mut defined: Vec<(String, String)> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let at = format!("{name}:{}", number + 1);
@@ -224,6 +241,13 @@ fn grammar() {
     let text = "//goref:define H=\"[[$P.A|$P.B -> x. (*$P.T)]]\"\n\t//goref:expect path=\"$H -> y. (string)\" since=\"1.25\" mode=\"noopt\" without=\"race,greenteagc\" count=2 min_bytes=3\n";
     read_file(text, "f.go", "p/q", &mut all);
     assert_eq!(all.len(), 2);
+    let mut tagged = Vec::new();
+    read_file("//go:build !go1.25\n\n//goref:expect path=\"$P.X\" count=1\n", "g.go", "p/q", &mut tagged);
+    let last = tagged.pop().expect("one more");
+    assert!(last.applies("1.24.11", Mode::Default) && !last.applies("1.25.5", Mode::Default));
+    read_file("//go:build go1.25\n\n//goref:expect path=\"$P.X\" count=1\n", "g.go", "p/q", &mut tagged);
+    let last = tagged.pop().expect("one more");
+    assert!(!last.applies("1.24.11", Mode::Default) && last.applies("1.25.5", Mode::Default));
     let Scope::Path(path) = &all[1].scope else { panic!("{all:?}") };
     assert_eq!(path[..], ["p/q.B".to_owned(), "x. (*p/q.T)".to_owned(), "y. (string)".to_owned()]);
     assert_eq!(all[1].at, "f.go:2");
@@ -231,7 +255,7 @@ fn grammar() {
         all[0].applies("1.25.5", Mode::NoOpt)
             && !all[0].applies("1.24.11", Mode::NoOpt)
             && !all[0].applies("1.27.3", Mode::Default)
-            && !all[0].applies("1.25.5", Recipe { mode: Mode::NoOpt, experiment: "greenteagc" })
+            && !all[0].applies("1.25.5", Recipe { experiment: "greenteagc", ..Mode::NoOpt.into() })
     );
     let mut profile = Profile::default();
     profile.stacks.insert(path.clone(), [2, 5]);

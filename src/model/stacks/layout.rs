@@ -27,6 +27,8 @@ pub struct StackLayout {
     pub g_sched_pc: u64,
     /// `g.sched.ctxt`.
     pub g_sched_ctxt: u64,
+    /// `g.sched.lr`.
+    pub g_sched_lr: u64,
     /// `g.syscallsp`.
     pub g_syscallsp: u64,
     /// `g.syscallpc`.
@@ -120,6 +122,7 @@ impl StackLayout {
             g_sched_sp: field(types, g, "sched.sp")?,
             g_sched_pc: field(types, g, "sched.pc")?,
             g_sched_ctxt: field(types, g, "sched.ctxt")?,
+            g_sched_lr: field(types, g, "sched.lr")?,
             g_syscallsp: field(types, g, "syscallsp")?,
             g_syscallpc: field(types, g, "syscallpc")?,
             // An atomic.Uint32 since Go 1.20: its `value` may follow a zero-sized marker.
@@ -158,6 +161,7 @@ impl StackLayout {
             self.g_sched_sp,
             self.g_sched_pc,
             self.g_sched_ctxt,
+            self.g_sched_lr,
             self.g_syscallsp,
             self.g_syscallpc,
             self.g_goid,
@@ -185,7 +189,7 @@ fn field(types: &TypeTable, of: TypeId, path: &str) -> Result<u64> {
     optional(types, of, path).ok_or_else(|| {
         let name = &types.get(of).name;
         Error::new(format!("the executable's DWARF has no field {path} in {name}"))
-            .remedy("this Go release is not supported: Go 1.24 to 1.27 are")
+            .remedy("Go 1.17 to 1.27 have it; a newer release may have renamed it")
     })
 }
 

@@ -63,7 +63,7 @@ func wait[T any](v *T, park chan struct{}) {
 var park = make(chan struct{})
 
 func Build() {
-	for range 5 {
+	for i := 0; i < 5; i++ {
 		Pointers = &Box[*V]{new(V), Pointers}
 	}
 	Strings = &Box[string]{Val: text()}
@@ -71,7 +71,7 @@ func Build() {
 	Names = Set[string]{"0" + text()[:18] + "1": {}, "1" + text()[:18] + "2": {}}
 	Boxed = &Box[*V]{Val: new(V)}
 	Closure = hold(new(V))
-	for range 3 {
+	for i := 0; i < 3; i++ {
 		go wait(newV(), park)
 	}
 }

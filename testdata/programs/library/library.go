@@ -4,11 +4,11 @@ package library
 import (
 	"container/list"
 	"context"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"weak"
 
 	"goref.test/fixtures/truth"
 )
@@ -47,11 +47,6 @@ var (
 	// One is private to its P, the others are shared: interfaces in a ring of sync.eface.
 	//goref:expect within="pooled. (*$P.V)" without="race" count=5 bytes=160
 	Nodes sync.Pool
-	Weak  weak.Pointer[Node]
-	//goref:expect path="$P.WeakTarget" count=1 bytes=16
-	WeakTarget *Node
-	// The target is gone: the handle holds 0.
-	WeakDead weak.Pointer[Node]
 	//goref:expect path="$P.Builder -> buf. ([]uint8)" count=1 bytes=112
 	Builder strings.Builder
 	//goref:expect prefix="$P.List" count=21 bytes=848
@@ -63,7 +58,6 @@ var (
 	Timer *time.Timer
 	//goref:expect prefix="$P.AfterFunc" min_count=1
 	AfterFunc *time.Timer
-	Lazy      = sync.OnceValue(func() *V { return new(V) })
 	//goref:expect path="$P.Location" count=0 bytes=0
 	Location = time.UTC
 	//goref:expect path="$P.Mutexed -> held. (*$P.V)" count=1 bytes=32
@@ -71,6 +65,16 @@ var (
 		sync.Mutex
 		held *V
 	}
+	// The pointer in the word, to a pointer, and to a value.
+	//goref:expect path="$P.Reflected" count=1 bytes=96
+	//goref:expect path="$P.Reflected -> [0]. (reflect.Value) -> ptr. (unsafe.Pointer)" count=1 bytes=16
+	//goref:expect path="$P.Reflected -> [0]. (reflect.Value) -> ptr. (unsafe.Pointer) -> P. (*$P.V)" count=1 bytes=32
+	//goref:expect path="$P.Reflected -> [1]. (reflect.Value) -> ptr. (unsafe.Pointer)" count=2 bytes=24
+	//goref:expect path="$P.Reflected -> [1]. (reflect.Value) -> ptr. (unsafe.Pointer) -> P. (*$P.V)" count=1 bytes=32
+	//goref:expect path="$P.Reflected -> [2]. (reflect.Value) -> ptr. (unsafe.Pointer)" count=1 bytes=16
+	//goref:expect path="$P.Reflected -> [2]. (reflect.Value) -> ptr. (unsafe.Pointer) -> P. (*$P.V)" count=1 bytes=32
+	//goref:expect path="$P.Reflected -> [3]. (reflect.Value) -> ptr. (unsafe.Pointer)" count=1 bytes=32
+	Reflected []reflect.Value
 	//goref:expect path="$P.Err" count=1 bytes=16
 	//goref:expect path="$P.Err -> P. (*$P.V)" count=1 bytes=32
 	Err error
@@ -88,24 +92,22 @@ func fill(s string, n int) string { return strings.Repeat(s, n) }
 
 func Build() {
 	buildUnique()
+	buildWeak()
 	AtomicPointer.Store(&Node{P: new(V)})
 	AtomicValue.Store(&Node{P: new(V)})
-	for i := range 100 {
+	for i := 0; i < 100; i++ {
 		SyncMap.Store(1000+i, new(V))
 	}
 	truth.BeforeLast(func() {
 		Pool.Put(new(Pooled))
-		for i := range 5 {
+		for i := 0; i < 5; i++ {
 			Nodes.Put(&PooledNode{pooled: new(V), n: i})
 		}
 	})
-	WeakTarget = &Node{n: 1}
-	Weak = weak.Make(WeakTarget)
-	WeakDead = weak.Make(&Node{n: 2})
 	Builder.Grow(100)
 	Builder.WriteString(fill("b", 90))
 	List = list.New()
-	for range 10 {
+	for i := 0; i < 10; i++ {
 		List.PushBack(new(V))
 	}
 	ctx := context.WithValue(context.Background(), ctxKey{}, &Node{P: new(V)})
@@ -113,7 +115,12 @@ func Build() {
 	Timer = time.NewTimer(1000 * time.Hour)
 	kept := &Node{P: new(V)}
 	AfterFunc = time.AfterFunc(1000*time.Hour, func() { kept.n++ })
-	Lazy()
 	Mutexed.held = new(V)
+	pointer := reflect.New(reflect.TypeOf((*Node)(nil))).Elem()
+	pointer.Set(reflect.ValueOf(&Node{P: new(V)}))
+	value := reflect.ValueOf(&Node{P: new(V)}).Elem()
+	// A field of a struct of one pointer: the word is the pointer itself.
+	field := reflect.ValueOf(struct{ P *V }{new(V)}).Field(0)
+	Reflected = []reflect.Value{reflect.ValueOf(&Node{P: new(V)}), pointer, value, field}
 	Err = failure{P: new(V)}
 }
