@@ -55,10 +55,10 @@ func worker() {
 
 // Build fills the variables.
 func Build() {
-	for i := range 10 {
+	for i := 0; i < 10; i++ {
 		Global = &Own{next: Global, name: newOwn(i).name}
 	}
-	for i := range 100 {
+	for i := 0; i < 100; i++ {
 		table["key number "+strconv.Itoa(i)] = newOwn(i)
 	}
 	large = new(Big)
