@@ -11,6 +11,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, Verbosity};
 use crate::error::{Error, Result};
+use crate::image::Search;
+use crate::image::debuginfod::Debuginfod;
 use crate::output::Outcome;
 use crate::output::file::{ignore_broken_pipe, same_file};
 use crate::output::report::printable;
@@ -56,6 +58,11 @@ Exit status:
   3  done, but the result is partial (the message says what is missing and how
      much) or its books do not balance";
 
+const DEBUG_FILE_HELP: &str = "\
+The executable's debug information, if it was taken out (objcopy --only-keep-debug). Its build id must be the executable's. \
+Without this option an executable that has none is looked up as debuggers do it: DIR/.build-id/xx/yyyy.debug, the file that \
+.gnu_debuglink names (below DIR, beside the executable, in .debug/), and the servers in DEBUGINFOD_URLS, if that is set";
+
 /// The command line as typed.
 #[derive(Debug, Parser)]
 #[command(name = "goref-fast", version, about = ABOUT, after_help = TEACHING, arg_required_else_help = true)]
@@ -74,10 +81,11 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct CoreArgs {
-    /// The executable that ran, with DWARF (do not strip it); may be compressed with zstd or gzip
+    /// The executable that ran; or a directory that was / for the process (a container's root), to find it in by the path that
+    /// the core names. May be compressed with zstd, lz4, gzip or xz
     exe: PathBuf,
 
-    /// Its core dump, from gcore or from the kernel; may be compressed with zstd or gzip
+    /// Its core dump, from gcore, the kernel or systemd-coredump; may be compressed with zstd, lz4, gzip or xz
     core: PathBuf,
 
     /// Where the profile goes; - is standard output, which then takes no report
@@ -108,6 +116,14 @@ struct CoreArgs {
     #[arg(long, value_name = "FILE.json")]
     stats: Option<PathBuf>,
 
+    /// The executable's debug information, if it was taken out (objcopy --only-keep-debug) [default: looked for]
+    #[arg(long, value_name = "FILE", long_help = DEBUG_FILE_HELP)]
+    debug_file: Option<PathBuf>,
+
+    /// Folder with debug information by build id and by path [default: /usr/lib/debug]
+    #[arg(long, value_name = "DIR")]
+    debug_dir: Option<PathBuf>,
+
     /// Unpack compressed inputs here [default: the system's folder for temporary files]
     #[arg(long, value_name = "DIR")]
     tmpdir: Option<PathBuf>,
@@ -129,7 +145,7 @@ impl CoreArgs {
         }
         // The result would replace what it was made from.
         for written in [Some(&self.output), self.stats.as_ref()].into_iter().flatten() {
-            for read in [&self.exe, &self.core] {
+            for read in [Some(&self.exe), Some(&self.core), self.debug_file.as_ref()].into_iter().flatten() {
                 if is_same(written, read) {
                     return Err(format!("the output {} is also an input", written.display()));
                 }
@@ -157,6 +173,7 @@ impl CoreArgs {
             fold: !self.no_fold,
             types: !self.no_types,
             stats: self.stats,
+            search: Search { file: self.debug_file, dir: self.debug_dir, debuginfod: Debuginfod::from_env() },
             tmpdir: self.tmpdir,
             verbosity,
         })
@@ -246,6 +263,7 @@ mod tests {
         assert_eq!(config.output, Path::new("grf.out"));
         assert_eq!((config.max_depth, config.max_stacks), (256, 50_000));
         assert!(config.fold && config.types && config.stats.is_none() && config.tmpdir.is_none());
+        assert!(config.search.file.is_none() && config.search.dir.is_none());
         assert_eq!(config.verbosity, Verbosity::Normal);
         assert_eq!(Some(config.threads), std::thread::available_parallelism().ok());
     }
@@ -267,6 +285,10 @@ mod tests {
             "s.json",
             "--tmpdir",
             "/tmp",
+            "--debug-file",
+            "app.debug",
+            "--debug-dir",
+            "/srv/debug",
             "-o",
             "p.out",
             "app",
@@ -277,6 +299,8 @@ mod tests {
         assert!(!config.fold && !config.types);
         assert_eq!(config.stats.as_deref(), Some(Path::new("s.json")));
         assert_eq!(config.tmpdir.as_deref(), Some(Path::new("/tmp")));
+        assert_eq!(config.search.file.as_deref(), Some(Path::new("app.debug")));
+        assert_eq!(config.search.dir.as_deref(), Some(Path::new("/srv/debug")));
         assert_eq!(config.output, Path::new("p.out"));
         assert_eq!(config.verbosity, Verbosity::Verbose);
     }

@@ -1,5 +1,6 @@
 //! What the user meant: every default filled in, every contradiction already refused by [`crate::cli`].
 
+use crate::image::Search;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -18,9 +19,9 @@ pub enum Verbosity {
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The executable, or a zstd-compressed copy of it.
+    /// The executable, or a directory to find it in.
     pub exe: PathBuf,
-    /// The core dump, or a zstd-compressed copy of it.
+    /// The core dump.
     pub core: PathBuf,
     /// Where the profile goes; `-` is standard output.
     pub output: PathBuf,
@@ -36,6 +37,8 @@ pub struct Config {
     pub types: bool,
     /// Where the stats file goes, if wanted.
     pub stats: Option<PathBuf>,
+    /// Where debug information is looked for that is not in the executable.
+    pub search: Search,
     /// Where compressed inputs are unpacked; `None` is the system's folder for temporary files.
     pub tmpdir: Option<PathBuf>,
     /// How much is printed.

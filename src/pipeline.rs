@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::image::copying::CopyingImage;
 use crate::image::executable::Executable;
-use crate::image::{Image, Inputs, Process};
+use crate::image::{Image, Inputs, Process, Request};
 use crate::incident::Incidents;
 use crate::model::descriptors::{Descriptors, ModuleTypes};
 use crate::model::dwarf::DebugInfo;
@@ -47,7 +47,8 @@ pub fn run(config: &Config, progress: &Progress) -> Result<Outcome> {
     let result = pool.install(|| {
         let inputs = phases.time("open", || {
             progress.phase("opening executable and core");
-            Inputs::open(&config.exe, &config.core, config.tmpdir.as_deref())
+            let (exe, core, tmpdir) = (&config.exe, &config.core, config.tmpdir.as_deref());
+            Inputs::open_all(&Request { exe, core, tmpdir, search: &config.search, watch: progress })
         })?;
         let process = phases.time("open", || Process::parse(&inputs))?;
         let result = analyze(&process, &process.image, config, progress, &mut phases)?;
@@ -131,7 +132,7 @@ pub fn model_and_walk_observed<O: Observer>(
 ) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
     check_is_go(&process.executable)?;
     progress.phase("reading debug information");
-    let mut debug = phases.time("debug information", || DebugInfo::load(&process.executable))?;
+    let mut debug = phases.time("debug information", || load_debug_info(process))?;
     progress.phase("reading the runtime's structures");
     let bias = process.load_bias;
     let (heap, modules, masks, queues, descriptors, counters) = phases.time("model", || {
@@ -248,6 +249,17 @@ fn result(process: &Process<'_>, image: &dyn Image, model: &Model, walked: Walke
     }
 }
 
+/// Loads the debug information. Files that could have had it are named if there is none.
+fn load_debug_info<'img>(process: &Process<'img>) -> Result<DebugInfo<'img>> {
+    DebugInfo::load(&process.executable).map_err(|e| match &process.refused_debug_files[..] {
+        [] => e,
+        refused => {
+            let remedy = e.remedy_text().unwrap_or_default().to_owned();
+            Error::new(format!("{e}; not taken: {}", refused.join("; "))).remedy(remedy)
+        }
+    })
+}
+
 /// Every Go program has its function table, stripped or not, however it was linked.
 fn check_is_go(exe: &Executable<'_>) -> Result<()> {
     if exe.sections().any(|s| s.name.ends_with(".gopclntab") || s.name == ".go.buildinfo") {
@@ -349,12 +361,13 @@ fn target(process: &Process<'_>, counters: &RuntimeCounters) -> Target {
     let entry = Addr(exe.entry().wrapping_add(process.load_bias));
     // The name in the dumped process, not that of EXE: a renamed copy must give the same profile.
     let text = process.files.iter().find(|f| f.range.contains(entry));
-    let path = text.map_or("", |f| f.path.trim_end_matches(" (deleted)"));
+    let path = text.map_or("", |f| f.live_path());
     let name = path.rsplit('/').next().filter(|name| !name.is_empty());
     let name = name.map_or_else(|| exe.file_name().into_owned(), str::to_owned);
     let text = text.map_or((AddrRange::default(), 0), |f| (f.range, f.offset));
     Target {
         exe_name: name,
+        debug_file: exe.debug_file().map(|path| path.display().to_string()),
         build_id: exe.build_id().map(|id| id.iter().map(|b| format!("{b:02x}")).collect()),
         go_version: counters.build_version.clone().unwrap_or_default(),
         mapping: TextMapping { start: text.0.start.0, limit: text.0.end().0, offset: text.1 },

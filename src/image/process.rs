@@ -6,7 +6,7 @@
 use object::elf;
 
 use super::elf::{Header, Segment, bytes_at};
-use super::executable::Executable;
+use super::executable::{DebugFile, Executable};
 use super::extents::{self, Sources};
 use super::inputs::Inputs;
 use super::memory::MappedCore;
@@ -28,6 +28,8 @@ pub struct Process<'img> {
     pub auxv: Vec<(u64, u64)>,
     /// The executable that it ran.
     pub executable: Executable<'img>,
+    /// Files with debug information that do not belong to it, and servers that have none: one line each.
+    pub refused_debug_files: Vec<String>,
     /// Address in the process minus link-time address; 0 unless the executable is position independent.
     pub load_bias: u64,
     /// What was odd about the two files.
@@ -55,7 +57,14 @@ impl<'img> Process<'img> {
                 "give the executable that ran, then its core dump (from gcore or from the kernel)"
             }));
         }
-        let executable = Executable::parse(inputs.exe().data(), inputs.exe().path())?;
+        let mut executable = Executable::parse(inputs.exe().data(), inputs.exe().path())?;
+        if let Some(debug) = inputs.debug() {
+            let debug = DebugFile::parse(debug.data(), debug.path())?;
+            if executable.check_debug_file(&debug) != Ok(true) {
+                incidents.count("debug_file.without_build_id");
+            }
+            executable = executable.with_debug_file(debug);
+        }
         let segments = header.segments(core, what)?;
         let notes = read_notes(core, &segments, what, &mut incidents)?;
         let load_bias = identity::load_bias(&executable, &notes, what)?;
@@ -77,11 +86,18 @@ impl<'img> Process<'img> {
         let image = MappedCore::new(core, executable.data(), extents).with_map(inputs.core().map());
         identity::check(&executable, &image, &notes, load_bias, what, &mut incidents)?;
         let CoreNotes { threads, files, auxv } = notes;
-        Ok(Self { image, threads, files, auxv, executable, load_bias, incidents })
+        let refused_debug_files = inputs.refused_debug_files().to_vec();
+        Ok(Self { image, threads, files, auxv, executable, refused_debug_files, load_bias, incidents })
     }
 }
 
-fn read_notes(core: &[u8], segments: &[Segment], what: &str, incidents: &mut Incidents) -> Result<CoreNotes> {
+/// The notes of a core.
+pub(super) fn read_notes(
+    core: &[u8],
+    segments: &[Segment],
+    what: &str,
+    incidents: &mut Incidents,
+) -> Result<CoreNotes> {
     let mut notes = CoreNotes::default();
     for s in segments.iter().filter(|s| s.is_note()) {
         let data = bytes_at(core, s.p_offset, s.p_filesz).ok_or_else(|| {

@@ -36,6 +36,7 @@ pub fn config(exe: &Path, core: &Path) -> Config {
         fold: true,
         types: true,
         stats: None,
+        search: Default::default(),
         tmpdir: None,
         verbosity: Verbosity::Quiet,
     }
