@@ -6,7 +6,7 @@
 
 mod window;
 
-use super::{is_runtime_symbol, pieces, spill};
+use super::{is_runtime_package, is_runtime_symbol, pieces, spill};
 use crate::model::dwarf::{LocalVariable, Location, Piece};
 use crate::model::stacks::{Bits, FrameCode, FrameMode, StackObject};
 use crate::model::types::{Kind, TypeId, TypeTable};
@@ -320,7 +320,9 @@ impl Candidate<'_> {
         let function = &*self.variable.function;
         // An escaped variable's slot `&x` holds its address; users know it as x.
         let name = self.name.strip_prefix('&').unwrap_or(self.name);
-        Name { text: format!("{function}.{name}").into(), runtime: is_runtime_symbol(function) }
+        // Instances of its generic functions are compiled with the packages that use them.
+        let runtime = is_runtime_package(&self.variable.package) || is_runtime_symbol(function);
+        Name { text: format!("{function}.{name}").into(), runtime }
     }
 
     /// Where its real type is found if its own is only a shape: the dictionary must still be in the frame.

@@ -77,7 +77,11 @@ impl Flatten<'_> {
                     self.sync_pool(fields, offset, depth);
                 } else {
                     for field in fields {
-                        self.field(field, offset, depth);
+                        if leads_to_runtime(&t.name, &field.name) {
+                            self.push(offset.saturating_add(field.offset), Edge::Later, ProgramKey::Untyped, false);
+                        } else {
+                            self.field(field, offset, depth);
+                        }
                     }
                 }
             }
@@ -278,6 +282,18 @@ fn pointer_target(types: &TypeTable, elem: TypeId) -> ProgramKey {
         (_, Kind::Opaque) => ProgramKey::Untyped,
         (name, Kind::Struct(_)) if is_trie_node(name) => ProgramKey::TrieNode(elem),
         _ => ProgramKey::Value(elem),
+    }
+}
+
+/// Fields by which a program's own values hang on to the runtime's: a timer on its processor's timers, a channel or condition on the
+/// goroutines that wait. Whatever they reach (processors, threads, all other timers, other goroutines) is nothing that the value's
+/// owner holds, and has a root of the runtime's.
+fn leads_to_runtime(ty: &str, field: &str) -> bool {
+    match field {
+        "ts" => ty == "runtime.timer",
+        "first" | "last" => ty == "runtime.waitq" || ty.starts_with("waitq<"),
+        "head" | "tail" => ty == "sync.notifyList" || ty == "runtime.notifyList",
+        _ => false,
     }
 }
 

@@ -93,6 +93,8 @@ pub enum Edge {
     Eface,
     /// Data word of an interface with methods; the itab lies before it.
     Iface,
+    /// Into the runtime's own structures, which have names of their own: followed when those are exhausted.
+    Later,
 }
 
 /// One operation. See the module text.

@@ -42,6 +42,8 @@ pub enum Leads {
     To(What, u64),
     /// To the value of an interface: the address of the dynamic type's descriptor, 0 if unknown.
     Interface(u64),
+    /// To the runtime's own structures.
+    Later,
     /// Nowhere by its type: the slot of a map group that is not in use.
     Nowhere,
 }
@@ -257,6 +259,11 @@ impl<'r, 'p, 'img> Reader<'r, 'p, 'img> {
             }
             let offset = at + field.offset;
             let step = field_step(types, &field.name, field.ty);
+            let waits = name == "runtime.waitq" || name.starts_with("waitq<") || name.ends_with(".notifyList");
+            if waits || (name, &*field.name) == ("runtime.timer", "ts") {
+                self.under(i as u64, step, |s| s.push(offset, Leads::Later, false));
+                continue;
+            }
             match pools {
                 Some(local) if matches!(&*field.name, "local" | "victim") => {
                     let count = (self.word)(offset + 8);

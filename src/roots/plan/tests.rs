@@ -31,8 +31,8 @@ fn code(live: &[i64], objects: Vec<StackObject>) -> FrameCode {
 }
 
 fn variable(name: &str, ty: TypeId, depth: u32, pieces: &[Piece]) -> LocalVariable {
-    let (function, name) = ("main.f".into(), name.into());
-    LocalVariable { function, name, ty, is_param: false, dict_index: None, depth, pieces: pieces.to_vec() }
+    let (function, package, name) = ("main.f".into(), "main".into(), name.into());
+    LocalVariable { function, package, name, ty, is_param: false, dict_index: None, depth, pieces: pieces.to_vec() }
 }
 
 fn at(offset: u64, size: u64, at: i64) -> Piece {
