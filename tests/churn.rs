@@ -64,7 +64,13 @@ fn check_all(version: &str, mode: Mode, writer: Writer) {
     for (us, how) in DEATHS {
         let Some(toolchain) = required(Toolchain::get(version)) else { return };
         let program = Program::build(&toolchain, PROGRAM, mode);
-        let death = Death { args: &[us, how], procs: PROCS as u32, godebug: "", second_abort: how == "runtime" };
+        let death = Death {
+            args: &[us, how],
+            procs: PROCS as u32,
+            godebug: "",
+            second_abort: how == "runtime",
+            ..Death::default()
+        };
         let Some((core, _)) = required(dying::take(&program, &death, writer)) else { return };
         let findings = check(version, mode, &program.exe, &core);
         wrong.extend(findings.iter().map(|finding| format!("{us} {how}: {finding}")));

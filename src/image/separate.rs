@@ -53,7 +53,10 @@ pub(super) fn find(
 ) -> Result<Found> {
     let open = |path: &Path| -> Result<Input> { Input::open(path, "debug file", tmpdir, watch) };
     if let Some(path) = &search.file {
-        let input = open(path)?;
+        let input = open(path).map_err(|e| match e.remedy_text() {
+            Some(_) => e,
+            None => e.remedy("give the file with the executable's debug information"),
+        })?;
         let debug = DebugFile::parse(input.data(), path)?;
         let exe_path = exe.path().display();
         exe.check_debug_file(&debug).map_err(|why| {

@@ -29,12 +29,17 @@ impl Writer {
 }
 
 /// How a program is run and dies.
+#[derive(Default)]
 pub struct Death<'a> {
     pub args: &'a [&'a str],
     /// `GOMAXPROCS`.
     pub procs: u32,
     /// `GODEBUG`.
     pub godebug: &'a str,
+    /// What the kernel leaves out (core(5)); the default of the system if empty.
+    pub filter: &'a str,
+    /// The largest core that the kernel writes, in blocks of 512 bytes.
+    pub limit: Option<u64>,
     /// A first SIGABRT comes from outside of the runtime, which raises it again when it is done.
     pub second_abort: bool,
 }
@@ -43,7 +48,8 @@ pub struct Death<'a> {
 pub fn take(program: &Program, death: &Death<'_>, writer: Writer) -> Outcome<(PathBuf, String)> {
     static TAKING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let name = format!("{}-{writer:?}", death.args.join("-")).to_lowercase();
+    let limit = death.limit.map_or(String::new(), |limit| format!("-{limit}"));
+    let name = format!("{}-{writer:?}{}{limit}", death.args.join("-"), death.filter).to_lowercase();
     let (core, truth_file) = (program.dir.join(format!("core-{name}")), program.dir.join(format!("truth-{name}")));
     if !truth_file.exists() {
         let dir = tempfile::tempdir_in(&program.dir).expect("a temporary folder");
@@ -60,7 +66,7 @@ pub fn take(program: &Program, death: &Death<'_>, writer: Writer) -> Outcome<(Pa
 }
 
 /// `Err` says why the kernel will not write a core into the working folder.
-fn kernel_writes_cores() -> Result<(), String> {
+pub fn kernel_writes_cores() -> Result<(), String> {
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
     if pattern.trim().is_empty() || pattern.starts_with('|') || pattern.contains('/') {
         return Err(format!("/proc/sys/kernel/core_pattern is {:?}", pattern.trim()));
@@ -84,7 +90,12 @@ fn environment(command: &mut Command, dir: &Path, death: &Death<'_>) {
 /// Lets it die; returns its line of truth.
 fn by_kernel(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -c unlimited && exec \"$0\" \"$@\""]).arg(exe).args(death.args);
+    let limit = death.limit.map_or("unlimited".to_owned(), |blocks| blocks.to_string());
+    let filter = match death.filter {
+        "" => String::new(),
+        filter => format!("echo {filter} > /proc/self/coredump_filter && "),
+    };
+    command.arg("-c").arg(format!("ulimit -c {limit} && {filter}exec \"$0\" \"$@\"")).arg(exe).args(death.args);
     environment(&mut command, dir, death);
     let mut run = Run::spawn(&mut command)?;
     let line = run.line("TRUTH");
