@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::image::copying::CopyingImage;
 use crate::image::executable::Executable;
-use crate::image::{Image, Inputs, Process, Request};
+use crate::image::{Image, Input, Inputs, Process, Request};
 use crate::incident::Incidents;
 use crate::model::descriptors::{Descriptors, ModuleTypes};
 use crate::model::dwarf::DebugInfo;
@@ -51,12 +51,27 @@ pub fn run(config: &Config, progress: &Progress) -> Result<Outcome> {
             Inputs::open_all(&Request { exe, core, tmpdir, search: &config.search, watch: progress })
         })?;
         let process = phases.time("open", || Process::parse(&inputs))?;
-        let result = analyze(&process, &process.image, config, progress, &mut phases)?;
+        let result = analyze(&process, &process.image, config, progress, &mut phases)
+            .map_err(|e| with_what_is_missing(e, process.image.missing().bytes(), inputs.core()))?;
         inputs.verify_unchanged()?;
         Ok::<_, Error>(result)
     })?;
     progress.phase("writing profile");
     outputs.write_all(config, RunResult { phases, ..result })
+}
+
+/// A core that was cut off fails at whatever it lacks first: says so before that.
+fn with_what_is_missing(error: Error, missing: u64, core: &Input) -> Error {
+    if missing == 0 {
+        return error;
+    }
+    Error::new(format!(
+        "core dump {}: cut off: it lacks {missing} bytes of the process's memory, and something among them that nothing can be \
+         done without",
+        core.path().display()
+    ))
+    .cause(error)
+    .remedy("take the core again with room for all of it: ulimit -c unlimited, space on the disk, no limits in coredump.conf")
 }
 
 /// Everything between the bytes and the result.

@@ -47,7 +47,9 @@ fn compressed_by_other_programs() {
         for part in [length - 1, length - length / 3] {
             File::options().write(true).open(&packed).unwrap().set_len(part).unwrap();
             let ran = tool::core(exe, &packed, &["-q"]);
-            assert!([1, 3].contains(&ran.code()), "{program} {args:?}: {part} of {length} bytes: {}", ran.code());
+            // Checksums and ends of streams may be all that is lost.
+            let complete = ran.code() == 0 && part == length - 1 && ran.bytes() == expected;
+            assert!(complete || [1, 3].contains(&ran.code()), "{program} {args:?}: {part} of {length}: {}", ran.code());
             assert!(!ran.stderr().contains("panicked"), "{}", ran.stderr());
         }
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -294,6 +296,7 @@ fn cut_off_by_the_kernel() {
         let said = ran.stderr();
         assert!([1, 3].contains(&ran.code()), "{thousandths}/1000: status {}: {said}", ran.code());
         assert!(said.contains("cut off") || said.contains("lacks"), "{thousandths}/1000: says what is missing: {said}");
+        eprintln!("{thousandths}/1000: status {}: {}", ran.code(), said.trim_end());
         if ran.code() == 3 {
             partial += 1;
             let (part, all) = (ran.decode().total(), complete.total());
