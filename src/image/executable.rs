@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 
 use super::elf::{Header, SectionHeader, Segment, bytes_at, string_at, u16_at, u32_at, u64_at};
 use super::notes::{BuildIds, Notes, show_id};
+use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 
 /// A parsed executable, borrowing its file mapping.
@@ -75,7 +76,7 @@ impl<'img> Executable<'img> {
     /// Parses headers; sections and symbols are read when asked for.
     ///
     /// # Errors
-    /// Not a 64-bit x86-64 ELF executable, or its program headers are damaged. Missing sections and symbols are no error.
+    /// Not an ELF executable of a supported machine, or its program headers are damaged. Missing sections and symbols are no error.
     pub fn parse(data: &'img [u8], path: &Path) -> Result<Self> {
         let what = format!("executable {}", path.display());
         let header = Header::parse(data, &what)?;
@@ -157,6 +158,12 @@ impl<'img> Executable<'img> {
             ));
         }
         Ok(proved)
+    }
+
+    /// The machine that it is for.
+    #[must_use]
+    pub fn architecture(&self) -> &'static Architecture {
+        self.header.architecture
     }
 
     /// The whole file.

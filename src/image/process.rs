@@ -12,12 +12,15 @@ use super::inputs::Inputs;
 use super::memory::MappedCore;
 use super::notes::{CoreNotes, Notes};
 use super::{FileMapping, Thread, identity};
+use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::incident::Incidents;
 
 /// The dumped process.
 #[derive(Debug)]
 pub struct Process<'img> {
+    /// The machine that it ran on.
+    pub architecture: &'static Architecture,
     /// Its memory.
     pub image: MappedCore<'img>,
     /// Its threads, in the order of the core (the kernel puts the one that died first).
@@ -58,6 +61,15 @@ impl<'img> Process<'img> {
             }));
         }
         let mut executable = Executable::parse(inputs.exe().data(), inputs.exe().path())?;
+        let architecture = header.architecture;
+        if executable.architecture() != architecture {
+            let (exe, ran_on, is_for) =
+                (executable.path().display(), architecture.name, executable.architecture().name);
+            return Err(Error::new(format!(
+                "executable {exe} does not belong to {what}: the process ran on {ran_on}, the executable is for {is_for}"
+            ))
+            .remedy("give the executable that the process ran"));
+        }
         if let Some(debug) = inputs.debug() {
             let debug = DebugFile::parse(debug.data(), debug.path())?;
             if executable.check_debug_file(&debug) != Ok(true) {
@@ -66,7 +78,7 @@ impl<'img> Process<'img> {
             executable = executable.with_debug_file(debug);
         }
         let segments = header.segments(core, what)?;
-        let notes = read_notes(core, &segments, what, &mut incidents)?;
+        let notes = read_notes(core, &segments, architecture, what, &mut incidents)?;
         let load_bias = identity::load_bias(&executable, &notes, what)?;
         let sources = Sources {
             core_segments: &segments,
@@ -85,9 +97,9 @@ impl<'img> Process<'img> {
         }
         let image = MappedCore::new(core, executable.data(), extents).with_map(inputs.core().map());
         identity::check(&executable, &image, &notes, load_bias, what, &mut incidents)?;
-        let CoreNotes { threads, files, auxv } = notes;
+        let CoreNotes { threads, files, auxv, .. } = notes;
         let refused_debug_files = inputs.refused_debug_files().to_vec();
-        Ok(Self { image, threads, files, auxv, executable, refused_debug_files, load_bias, incidents })
+        Ok(Self { architecture, image, threads, files, auxv, executable, refused_debug_files, load_bias, incidents })
     }
 }
 
@@ -95,10 +107,11 @@ impl<'img> Process<'img> {
 pub(super) fn read_notes(
     core: &[u8],
     segments: &[Segment],
+    architecture: &'static Architecture,
     what: &str,
     incidents: &mut Incidents,
 ) -> Result<CoreNotes> {
-    let mut notes = CoreNotes::default();
+    let mut notes = CoreNotes::new(architecture);
     for s in segments.iter().filter(|s| s.is_note()) {
         let data = bytes_at(core, s.p_offset, s.p_filesz).ok_or_else(|| {
             Error::new(format!(

@@ -30,7 +30,7 @@ const MAX_PATH: u64 = 4096;
 pub(super) fn executable_in(root: &Path, core: &[u8], what: &str) -> Result<(PathBuf, PathBuf)> {
     let header = Header::parse(core, what)?;
     let segments = header.segments(core, what)?;
-    let notes = read_notes(core, &segments, what, &mut Incidents::default())?;
+    let notes = read_notes(core, &segments, header.architecture, what, &mut Incidents::default())?;
     let inside = root.display();
     let names = names(&notes, core, &segments);
     let mut tried = Vec::new();

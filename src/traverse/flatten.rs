@@ -77,10 +77,17 @@ impl Flatten<'_> {
                     self.sync_pool(fields, offset, depth);
                 } else {
                     for field in fields {
-                        if leads_to_runtime(&t.name, &field.name) {
-                            self.push(offset.saturating_add(field.offset), Edge::Later, ProgramKey::Untyped, false);
-                        } else {
-                            self.field(field, offset, depth);
+                        let special = match &*field.name {
+                            "ptr" => reflected(&t.name, fields),
+                            name => leads_to_runtime(&t.name, name).then_some(Edge::Later),
+                        };
+                        match special {
+                            Some(edge) => {
+                                self.step(&field.name, field.ty);
+                                self.push(offset.saturating_add(field.offset), edge, ProgramKey::Untyped, false);
+                                self.chain.pop();
+                            }
+                            None => self.field(field, offset, depth),
                         }
                     }
                 }
@@ -313,6 +320,16 @@ fn atomic_pointer<'t>(types: &TypeTable, name: &str, fields: &'t [Field]) -> Opt
         _ => None,
     })?;
     Some((word, elem))
+}
+
+/// How the `ptr` of a `reflect.Value` leads on.
+fn reflected(name: &str, fields: &[Field]) -> Option<Edge> {
+    let named = |name: &str| fields.iter().find(|f| &*f.name == name).map(|f| f.offset);
+    if name != "reflect.Value" {
+        return None;
+    }
+    let (ptr, ty, flag) = (named("ptr")?, named("typ_").or_else(|| named("typ"))?, named("flag")?);
+    Some(Edge::Reflected { ty: distance(ptr, ty), flag: distance(ptr, flag) })
 }
 
 /// Whether a value may hold pointers: keeps labels of pointer-free fields out of the interner.

@@ -6,7 +6,7 @@
 use super::expand::{Dynamic, LateOpen, Located, Loose};
 use super::items::TAIL;
 use super::observe::Holder;
-use super::scan::{Edge, INDEXED, Op, Program, ProgramKey, for_each_rep};
+use super::scan::{Edge, FLAG_INDIR, INDEXED, INDIRECT, Op, Program, ProgramKey, for_each_rep};
 use super::world::World;
 use crate::image::UnitBytes;
 
@@ -255,6 +255,11 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
                 len => out.push(world, (key, self.unit), word, Some(len), owner),
             },
             Edge::Eface => dynamic.edges.push((world.type_number(near(-8)), word, holder)),
+            Edge::Reflected { ty, flag } => {
+                let indirect = if near(i64::from(flag)) & FLAG_INDIR != 0 { INDIRECT } else { 0 };
+                let number = world.type_number(near(i64::from(ty)));
+                dynamic.edges.push((if number == 0 { 0 } else { number | indirect }, word, holder));
+            }
             Edge::Iface => {
                 let itab = near(-8);
                 if dynamic.last_itab.0 != itab {

@@ -3,6 +3,7 @@
 pub mod binutils;
 pub mod corefile;
 pub mod dying;
+pub mod emulated;
 pub mod expect;
 pub mod pprof;
 pub mod program;

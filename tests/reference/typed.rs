@@ -424,7 +424,14 @@ impl Walker<'_, '_, '_> {
                 Leads::To(to @ What::MapGroups(_), count) if matches!(what, What::MapHeader(_)) => (1, to, count),
                 Leads::To(What::Untyped, _) if *what == What::Masked => (0, What::Masked, 1),
                 Leads::To(to, count) => (0, to, count),
-                Leads::Interface(rtype) => {
+                Leads::Reflected(rtype, true) => match self.dump.rank_of_type(rtype) {
+                    0 => (0, unknown, 1),
+                    rank => match self.dump.type_of(rtype) {
+                        Some(ty) => (rank | 1 << 31, What::Value(ty), 1),
+                        None => (rank | 1 << 31, unknown, 1),
+                    },
+                },
+                Leads::Interface(rtype) | Leads::Reflected(rtype, false) => {
                     let rank = self.dump.rank_of_type(rtype);
                     let (to, more) = self.interface(if rank == 0 { 0 } else { rtype }, unknown);
                     steps.extend(more);
