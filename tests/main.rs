@@ -14,6 +14,7 @@
 //! * [`sample`]: the bundled sample of `testdata/sample`; needs neither Go nor a network.
 //! * [`matrix`]: release x experiment x build x kind of core; a selection, or all of it with `GOREF_MATRIX=full`, which writes the
 //!   table in the README.
+//! * [`releases`]: a release that nobody has tested is tried, and what it lacks is named.
 //! * [`reference`]: a naive walker that shares no code with `src/traverse`: the same objects, paths and totals.
 //! * [`hostile`]: seeded mutations of a dump, under limits of time and memory.
 //! * [`bad_input`]: damaged, truncated and mismatched input: an exit status, never a signal.
@@ -38,5 +39,6 @@ mod hostile;
 mod kinds;
 mod matrix;
 mod reference;
+mod releases;
 mod sample;
 mod shapes;

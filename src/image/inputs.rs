@@ -3,6 +3,7 @@
 use std::fs::{File, Metadata};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use super::decompress::{self, Format};
@@ -33,6 +34,10 @@ pub struct Inputs {
     exe: Input,
     core: Input,
     debug: Found,
+    /// The sysroot.
+    root: Option<PathBuf>,
+    /// Files that the core names, opened while it is parsed.
+    libraries: OnceLock<Vec<Option<Input>>>,
 }
 
 impl Inputs {
@@ -74,7 +79,8 @@ impl Inputs {
             }
             Err(_) => Found::default(),
         };
-        Ok(Self { exe, core, debug })
+        let root = known.map(|(root, _)| root.to_owned());
+        Ok(Self { exe, core, debug, root, libraries: OnceLock::new() })
     }
 
     /// The executable.
@@ -101,13 +107,24 @@ impl Inputs {
         &self.debug.refused
     }
 
+    /// The directory that was `/` for the process, if EXE is one.
+    pub(super) fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
+    }
+
+    /// Other files of the process, kept as long as these inputs; `open` is called once.
+    pub(super) fn libraries(&self, open: impl FnOnce() -> Vec<Option<Input>>) -> &[Option<Input>] {
+        self.libraries.get_or_init(open)
+    }
+
     /// Checks that no file changed its length or modification time since it was opened: a core still being written or
     /// rewritten under a mapping gives wrong bytes without any error.
     ///
     /// # Errors
     /// Names the file that changed.
     pub fn verify_unchanged(&self) -> Result<()> {
-        self.debug.input.iter().chain([&self.exe, &self.core]).try_for_each(Input::verify_unchanged)
+        let libraries = self.libraries.get().into_iter().flatten().flatten();
+        libraries.chain(&self.debug.input).chain([&self.exe, &self.core]).try_for_each(Input::verify_unchanged)
     }
 }
 
@@ -162,6 +179,11 @@ impl Input {
             None => (FileMap::new(&file, &what)?, false),
         };
         Ok(Self { path: path.to_owned(), what, map, truncated, file, opened })
+    }
+
+    /// Opens a file that a core names.
+    pub(super) fn open_library(path: &Path) -> Result<Self> {
+        Self::open(path, "shared library", None, &Unwatched)
     }
 
     /// The (decompressed) bytes.

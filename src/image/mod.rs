@@ -12,6 +12,7 @@ pub mod executable;
 mod extents;
 mod identity;
 mod inputs;
+mod libraries;
 mod map;
 pub mod memory;
 mod notes;
@@ -24,6 +25,7 @@ mod sysroot;
 mod tests;
 
 pub use inputs::{Input, Inputs, Request};
+pub use libraries::Library;
 pub use map::FileMap;
 pub use process::Process;
 pub use separate::Search;
@@ -104,6 +106,9 @@ impl FileMapping {
         self.path.strip_suffix(" (deleted)").unwrap_or(&self.path)
     }
 }
+
+/// Incident: nothing in the core could be compared with the executable.
+pub const EXECUTABLE_NOT_VERIFIED: &str = "core.executable_not_verified";
 
 /// Bytes of the dumped process that the image lacks, for the totals.
 #[derive(Clone, Debug, Default)]

@@ -6,9 +6,10 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
-use super::{RunResult, Summary, books};
+use super::{RunResult, Summary, books, release};
 use crate::aggregate::Row;
 use crate::config::Verbosity;
+use crate::image::EXECUTABLE_NOT_VERIFIED;
 
 /// Columns of a terminal below which tables are not fitted to it.
 const MIN_WRAP_WIDTH: u16 = 72;
@@ -25,6 +26,9 @@ fn write_report(out: &mut String, result: &RunResult, summary: &Summary, verbosi
     let reachable = result.totals.reachable();
     if !result.target.exe_name.is_empty() {
         writeln!(out, "{} ({})", printable(&result.target.exe_name), printable(&result.target.go_version))?;
+    }
+    if let Some(line) = release::untested(&result.target.go_version) {
+        writeln!(out, "{line}")?;
     }
     writeln!(out, "{}", result.totals)?;
     books::write_books(out, &result.books, verbosity == Verbosity::Verbose)?;
@@ -56,6 +60,13 @@ fn write_report(out: &mut String, result: &RunResult, summary: &Summary, verbosi
             "{roots} roots come from frames without a pointer map and were scanned conservatively; of reachable, {} B ({} objects) \
              are held by them alone and may be dead.",
             held.bytes, held.objects
+        )?;
+    }
+    if result.incidents.get(EXECUTABLE_NOT_VERIFIED) > 0 {
+        writeln!(
+            out,
+            "The core has no headers, code or constants of the executable to compare; only the entry address says that it is the one \
+             that ran."
         )?;
     }
     if verbosity == Verbosity::Verbose {

@@ -72,6 +72,9 @@ impl Row {
             Mode::External => parts.push("`-ldflags=-linkmode=external`".to_owned()),
             Mode::Race => parts.push("`-race`".to_owned()),
             Mode::Untrimmed => parts.push("without `-trimpath`".to_owned()),
+            Mode::Plugin => parts.push("`-buildmode=plugin`, loaded".to_owned()),
+            Mode::CShared => parts.push("`-buildmode=c-shared`, in a C program".to_owned()),
+            Mode::CArchive => parts.push("`-buildmode=c-archive`, in a C program".to_owned()),
         }
         format!("{}, {}", parts.join(" "), self.core.name())
     }
@@ -80,6 +83,8 @@ impl Row {
     pub fn program(&self) -> &'static str {
         match self.recipe.mode {
             Mode::Cgo => "testdata/programs/cmd/cgo",
+            Mode::Plugin => "testdata/programs/cmd/plugin",
+            Mode::CShared | Mode::CArchive => "testdata/programs/cmd/hosted",
             _ => FIXTURES,
         }
     }
@@ -96,7 +101,7 @@ impl Row {
 }
 
 /// Builds: mode, since, until, and where they are always run. The first two are the fixtures' own (`fixtures.rs`).
-const BUILDS: [(Mode, u32, u32, &[u32]); 8] = [
+const BUILDS: [(Mode, u32, u32, &[u32]); 11] = [
     (Mode::Default, 0, u32::MAX, &[]),
     (Mode::NoOpt, 0, u32::MAX, &[]),
     (Mode::Untrimmed, 0, u32::MAX, &[]),
@@ -105,6 +110,9 @@ const BUILDS: [(Mode, u32, u32, &[u32]); 8] = [
     (Mode::Cgo, 0, u32::MAX, &[]),
     (Mode::External, 0, u32::MAX, &[27]),
     (Mode::Race, 0, u32::MAX, &[]),
+    (Mode::Plugin, 0, u32::MAX, &[26]),
+    (Mode::CShared, 0, u32::MAX, &[24]),
+    (Mode::CArchive, 0, u32::MAX, &[]),
 ];
 
 /// Experiments that change what the runtime's structures or the heap look like: name, since, until, and where they are always run.

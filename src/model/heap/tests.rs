@@ -33,10 +33,11 @@ fn layout() -> RuntimeLayout {
     l.mspan.alloc_bits = 40;
     l.mspan.gcmark_bits = 48;
     l.mspan.specials = 56;
-    l.mspan.large_type = 64;
+    l.mspan.large_type = Some(64);
     l.mspan.free_index = 72;
     l.mspan.nelems = 74;
-    l.mspan.free_index_for_scan = 76;
+    l.mspan.free_index_for_scan = Some(76);
+    l.mspan.count_bytes = 2;
     l.mspan.alloc_count = 78;
     l.mspan.sweepgen = 80;
     l.mspan.spanclass = 84;
@@ -55,6 +56,7 @@ fn layout() -> RuntimeLayout {
     l.special.next = 0;
     l.special.offset = 8;
     l.special.kind = 16;
+    l.special.offset_bytes = 8;
     l.specialfinalizer.func = 24;
     l.specialfinalizer.fint = 32;
     l.specialfinalizer.ot = 40;
@@ -404,6 +406,27 @@ fn spans_that_cross_arenas_keep_them_in_one_shard() {
     assert_eq!(heap.shard_of(at(1000, 0)), None);
     assert_eq!(heap.find_object(at(1, 1)), Some((SpanId(1), 0)));
     assert_eq!(heap.find_object(at(2000, 5)), Some((SpanId(4), 0)));
+}
+
+/// Where heaps begin differs between machines and releases; arm64 kernels may have 39 bits of user addresses, or 48.
+#[test]
+fn spans_may_be_anywhere_below_48_bits() {
+    let arm64 = 0x40_0000_0000;
+    let ends = [1 << 39, 1 << 42, 1 << 47, 1 << 48];
+    let starts = ends.map(|end| end - PAGE_SIZE);
+    let all: Vec<u64> = [ARENA_SIZE, arm64].into_iter().chain(starts).collect();
+    let (heap, _) = read(&World::new(all.iter().map(|at| TestSpan::small(*at, 48, 165, 10)).collect()));
+    assert!(heap.incidents().is_empty(), "{:?}", heap.incidents());
+    for (i, start) in all.iter().enumerate() {
+        assert_eq!(heap.find_object(start + 48 * 164 + 47), Some((SpanId(i as u32), 164)), "{start:#x}");
+        assert_eq!(heap.find_object(start + PAGE_SIZE), None);
+        // The same address with a tag in its uppermost byte is no pointer of Go's.
+        assert_eq!(heap.find_object(start | 1 << 56), None);
+    }
+    let mut beyond = TestSpan::small(1 << 48, 48, 165, 10);
+    beyond.limit = beyond.start + 48 * 165;
+    let (heap, _) = read(&World::new(vec![TestSpan::small(arm64, 48, 165, 10), beyond]));
+    assert_eq!((heap.spans().len(), heap.incidents().is_empty()), (1, false));
 }
 
 #[test]
