@@ -108,6 +108,13 @@ fn without_auxiliary_vector_the_file_name_gives_the_bias() {
     std::fs::write(files.core.path(), core.build()).unwrap();
     let inputs = files.open().unwrap();
     assert_eq!(Process::parse(&inputs).unwrap().load_bias, bias);
+    // Also if the file was removed meanwhile.
+    core.notes.clear();
+    core.thread(1, &[0; 27]);
+    core.files(&[(bias, bias + 0x5000, 0, &format!("/elsewhere/{name} (deleted)"))]);
+    std::fs::write(files.core.path(), core.build()).unwrap();
+    let inputs = files.open().unwrap();
+    assert_eq!(Process::parse(&inputs).unwrap().load_bias, bias);
 }
 
 #[test]
@@ -185,4 +192,23 @@ fn damaged_notes_are_counted_and_a_core_without_threads_is_refused() {
     core.notes.clear();
     let (message, _) = refusal(&e, &core);
     assert!(message.contains("expected a thread (NT_PRSTATUS) in the notes, found none"), "{message}");
+}
+
+#[test]
+fn files_of_the_core_have_pages_of_any_size() {
+    let e = exe(BASE);
+    for page_size in [0, 1, 16384, 65536, u64::MAX] {
+        let mut core = core_of(&e, 0, 0x1000);
+        core.files_in_pages(page_size, &[(0x7f00_0000_0000, 0x7f00_0001_0000, 3, "relative/lib.so (deleted)")]);
+        with_process(&e.build(), &core.build(), |p| {
+            let p = p.unwrap();
+            match page_size.checked_mul(3) {
+                Some(offset) => {
+                    let f = p.files.last().unwrap();
+                    assert_eq!((f.offset, f.live_path()), (offset, "relative/lib.so"));
+                }
+                None => assert_eq!((p.incidents.get("core.bad_note"), p.files.len()), (1, 1)),
+            }
+        });
+    }
 }
