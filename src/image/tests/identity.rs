@@ -154,6 +154,33 @@ fn registers_of_arm64_arrive_in_dwarf_order() {
     });
 }
 
+/// A kernel with pages of 64 KiB: mappings begin and end at multiples of them, and NT_FILE counts in them.
+#[test]
+fn large_pages_of_arm64() {
+    let e = Exe { machine: 183, ..exe(0) };
+    let bias = 0xaaaa_aaaa_0000;
+    let mut core = Core::of(&e, bias);
+    core.load(bias, R | X, 0x1_0000, e.page(0, 0x1000));
+    core.load(bias + 0x1_0000, R | W, 0x1_0000, bytes(0x1_0000, 9));
+    let mut desc: Vec<u8> = [2, 0x1_0000, bias, bias + 0x1_0000, 0, bias + 0x1_0000, bias + 0x2_0000, 3]
+        .iter()
+        .flat_map(|word: &u64| word.to_le_bytes())
+        .collect();
+    desc.extend(b"/srv/prog\0/srv/data\0");
+    core.note("CORE", 0x4649_4c45, &desc);
+    with_process(&e.build(), &core.build(), |p| {
+        let p = p.unwrap();
+        assert_eq!((p.load_bias, p.incidents.is_empty()), (bias, true), "{:?}", p.incidents);
+        let files: Vec<_> = p.files.iter().map(|f| (f.offset, &*f.path)).collect();
+        assert_eq!(files, [(0, "/srv/prog"), (0x3_0000, "/srv/data")]);
+        // Text that the core lacks comes from the executable; what lies behind it in the same page is nobody's.
+        let mut text = [0; 16];
+        p.image.read(Addr(bias + 0x2ff0), &mut text).unwrap();
+        assert_eq!(text[..], e.page(0x2ff0, 0x3000));
+        assert!(p.image.read(Addr(bias + 0x8000), &mut text).is_err());
+    });
+}
+
 #[test]
 fn without_headers_and_text_read_only_data_tells() {
     // As qemu writes it: a segment that begins with an ELF header is left out.
