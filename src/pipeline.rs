@@ -136,19 +136,24 @@ pub fn model_and_walk_observed<O: Observer, I>(
     progress: &Progress,
     phases: &mut Phases,
 ) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
-    let debug = debug_information(&process.executable, progress, phases)?;
+    let libraries = process.libraries.iter();
+    let libraries: Vec<_> = libraries.map(|l| (&l.executable, l.load_bias.wrapping_sub(process.load_bias))).collect();
+    let debug = debug_information(&process.executable, &libraries, progress, phases)?;
     model_and_walk_with(debug, process, image, config, observer, &|_| Ok(()), progress, phases)
 }
 
-/// Reads what only the executable tells.
+/// Reads what only the executable and its libraries tell.
+///
+/// * `libraries`: as [`DebugInfo::load_all`] has them.
 fn debug_information<'img>(
     executable: &Executable<'img>,
+    libraries: &[(&Executable<'img>, u64)],
     progress: &Progress,
     phases: &mut Phases,
 ) -> Result<DebugInfo<'img>> {
     check_is_go(executable)?;
     progress.phase("reading debug information");
-    phases.time("debug information", || DebugInfo::load(executable))
+    phases.time("debug information", || DebugInfo::load_all(executable, libraries))
 }
 
 /// As [`model_and_walk_observed`].

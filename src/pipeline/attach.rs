@@ -37,7 +37,7 @@ pub(super) fn analyze(attach: &Attach, config: &Config, progress: &Progress, pha
     if given.is_some() {
         check_same_program(&executable, &Executable::parse(running.data(), running.path())?, &what)?;
     }
-    let debug = debug_information(&executable, progress, phases)?;
+    let debug = debug_information(&executable, &[], progress, phases)?;
     let auxv = subject.auxv()?;
     progress.phase("stopping the process");
     let frozen = phases.time("stop", || Frozen::freeze(&subject, attach.pause, attach.max_pause, false))?;
