@@ -92,7 +92,8 @@ fn same_as_core(version: &str, mode: Mode) {
     let opened = gdb.arg(&program.exe).arg(dir.path().join("captured.core")).output().expect("gdb");
     let text = String::from_utf8_lossy(&opened.stdout).into_owned();
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("threads").count();
-    assert_eq!(text.matches("LWP ").count(), threads + 1, "threads, and the current one: {text}");
+    let listed = |line: &&str| line.starts_with(['*', ' ']) && line.contains(" LWP ");
+    assert_eq!(text.lines().filter(listed).count(), threads, "{text}");
     assert!(text.contains("runtime.futex") && text.contains(&*program.exe.to_string_lossy()), "{text}");
 
     // Under its own name and from elsewhere; another program is refused.
@@ -227,6 +228,35 @@ fn killed_attachers_leave_no_trace() {
         std::thread::sleep(Duration::from_millis(100));
     }
     panic!("the process is still held: {last}");
+}
+
+/// A process that dies while it is read: the attacher says so, and ends.
+#[test]
+fn killed_processes_are_given_up() {
+    for delay in [5, 20, 80, 200] {
+        for pause in PAUSES {
+            let Some(mut busy) = Busy::start() else { return };
+            let mut command = Command::new(env!("CARGO_BIN_EXE_goref-fast"));
+            command.args(["attach", &busy.pid().to_string(), "--pause", pause, "-o", "/dev/null"]);
+            let mut attacher = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("spawn");
+            std::thread::sleep(Duration::from_millis(delay));
+            busy.run.child.kill().expect("kill");
+            busy.run.child.wait().expect("wait");
+            let start = std::time::Instant::now();
+            let status = loop {
+                if let Some(status) = attacher.try_wait().expect("wait") {
+                    break status;
+                }
+                if start.elapsed() > Duration::from_secs(60) {
+                    attacher.kill().expect("kill");
+                    panic!("{pause}, killed after {delay} ms: the attacher hangs");
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            };
+            // A snapshot, or what was copied, outlives the process.
+            assert!(status.code().is_some_and(|code| code <= 1), "{pause}, killed after {delay} ms: {status}");
+        }
+    }
 }
 
 /// A stopped process is analyzed and stays stopped.

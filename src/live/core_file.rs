@@ -105,8 +105,9 @@ struct Segment {
 
 fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
     let notes = notes(source);
+    let pagemap = File::open(format!("/proc/{}/pagemap", source.frozen)).ok();
     let mut segments: Vec<Segment> =
-        source.mappings.iter().filter(|m| m.range.len > 0).map(|m| segment(source, m)).collect();
+        source.mappings.iter().filter(|m| m.range.len > 0).map(|m| segment(source, m, pagemap.as_ref())).collect();
     let count = segments.len() as u64 + 1;
     let many = count >= PN_XNUM;
     let phoff = EHDR + if many { SHDR } else { 0 };
@@ -125,7 +126,6 @@ fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
     head.extend(notes);
     head.resize(head.len().next_multiple_of(PAGE as usize), 0);
     out.write_all(&head)?;
-    let pagemap = File::open(format!("/proc/{}/pagemap", source.frozen)).ok();
     let mut buffer = vec![0; CHUNK as usize];
     let mut hole = 0;
     for s in &segments {
@@ -170,8 +170,10 @@ fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
     out.flush()
 }
 
-fn segment(source: &Source<'_>, m: &Mapping) -> Segment {
-    let private = !m.shared && (m.is_writable() || m.inode == 0);
+fn segment(source: &Source<'_>, m: &Mapping, pagemap: Option<&File>) -> Segment {
+    // Relocated data is read-only by the time we look, and was written.
+    let written = || pagemap.is_some_and(|map| has_private_page(map, m.range));
+    let private = !m.shared && (m.is_writable() || m.inode == 0 || written());
     let held = if !m.is_readable() || m.is_special() {
         0
     } else if private || (m.shared && m.inode == 0) {
@@ -182,6 +184,19 @@ fn segment(source: &Source<'_>, m: &Mapping) -> Segment {
         if elf { PAGE.min(m.range.len) } else { 0 }
     };
     Segment { range: m.range, flags: m.flags, offset: 0, held, anonymous: m.inode == 0 && !m.shared }
+}
+
+/// Whether a page of a file mapping is the process's own.
+fn has_private_page(pagemap: &File, range: AddrRange) -> bool {
+    const PRESENT_OR_SWAPPED: u64 = 3 << 62;
+    const OF_FILE: u64 = 1 << 61;
+    let mut entries = vec![0u8; (CHUNK / PAGE * 8) as usize];
+    (0..range.len).step_by(CHUNK as usize).any(|done| {
+        let entries = &mut entries[..((range.len - done).min(CHUNK) / PAGE * 8) as usize];
+        let read = pagemap.read_exact_at(entries, (range.start.0 + done) / PAGE * 8);
+        let mut words = entries.chunks_exact(8).map(|e| u64::from_le_bytes(e.try_into().expect("8 bytes")));
+        read.is_ok() && words.any(|w| w & PRESENT_OR_SWAPPED != 0 && w & OF_FILE == 0)
+    })
 }
 
 /// Whether no page of the range is in memory or swapped out.

@@ -75,6 +75,7 @@ pub fn serve(order: &Order) {
         polite.add(signal);
     }
     let _ = polite.thread_block();
+    ptrace::hurry();
     if let Err((word, e)) = guard(order) {
         say(&format!("{word} {}\t{}", one_line(&e.to_string()), one_line(e.remedy_text().unwrap_or(""))));
     }
@@ -95,7 +96,8 @@ fn guard(order: &Order) -> Result<(), (&'static str, Error)> {
     let options = if order.fork && order.filtered { ptrace::SUSPEND_SECCOMP } else { 0 };
     let left = if order.fork { proc::silent_zombies(order.pid) } else { Vec::new() };
     let deadline = order.max_pause.map(|max| Instant::now() + max);
-    let mut tracee = Tracee::stop(order.pid, options, deadline).map_err(error)?;
+    let stopped = Tracee::stop(order.pid, options, deadline);
+    let mut tracee = stopped.map_err(|e| if options == 0 { error(e) } else { ("refused", filtered(order.pid, e)) })?;
     for thread in &tracee.threads {
         let inner = Status::read(order.pid, Some(thread.tid)).ok().and_then(|s| s.inner_id()).unwrap_or(thread.tid);
         let floating = if order.floating { Tracee::registers(thread.tid, ptrace::FLOATING) } else { Vec::new() };
@@ -117,6 +119,13 @@ fn guard(order: &Order) -> Result<(), (&'static str, Error)> {
         say(&format!("{} {}", if expired { "expired" } else { "released" }, stopped.as_nanos()));
     }
     Ok(())
+}
+
+/// Why a process with seccomp filters may have to do without a snapshot: a filter may kill it for a call that it never makes itself.
+fn filtered(pid: u32, e: Error) -> Error {
+    Error::new(format!("process {pid}: its system calls are filtered by seccomp, and the filters cannot be suspended"))
+        .cause(e)
+        .remedy("run goref-fast as root on the host (CAP_SYS_ADMIN), or use --pause copy or --pause whole")
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

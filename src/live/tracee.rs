@@ -135,7 +135,11 @@ impl Tracee {
                 Ok(Some(Stop::Signal(signal))) => drop(ptrace::resume(raw(tid), signal)),
                 Ok(Some(Stop::Syscall)) => drop(ptrace::resume(raw(tid), 0)),
                 Ok(Some(Stop::Gone)) | Err(_) => return Ok(None),
-                Ok(None) if Instant::now() > limit => return Err(self.stuck(tid, deadline)),
+                Ok(None) if Instant::now() > limit => {
+                    let ended = is_ending(self.pid, tid);
+                    return if ended { Ok(None) } else { Err(self.stuck(tid, deadline)) };
+                }
+                Ok(None) if start.elapsed() > SPIN && is_ending(self.pid, tid) => return Ok(None),
                 Ok(None) if start.elapsed() < SPIN => std::thread::yield_now(),
                 Ok(None) => std::thread::sleep(NAP),
             }
@@ -236,14 +240,24 @@ impl Tracee {
     }
 
     fn let_go(&mut self) {
-        for tid in self.seized.drain(..) {
-            // One that has not stopped yet cannot be detached: it stops first.
-            while ptrace::detach(raw(tid)) == Err(Errno::ESRCH) {
-                match ptrace::wait(raw(tid), true) {
-                    Ok(Some(Stop::Signal(signal))) => drop(ptrace::resume(raw(tid), signal)),
-                    Ok(Some(Stop::Gone)) | Err(_) => break,
-                    _ => {}
+        let mut left = std::mem::take(&mut self.seized);
+        let start = Instant::now();
+        // In turns, not one after the other: of a killed process the first thread reports last, when all others were heard. Who does
+        // not report at all is let go by the kernel when we end.
+        while !left.is_empty() && start.elapsed() < PATIENCE {
+            left.retain(|tid| {
+                if ptrace::detach(raw(*tid)) != Err(Errno::ESRCH) {
+                    return false;
                 }
+                // One that has not stopped yet cannot be detached: it stops first.
+                match ptrace::wait(raw(*tid), false) {
+                    Ok(Some(Stop::Signal(signal))) => ptrace::resume(raw(*tid), signal).is_ok(),
+                    Ok(Some(Stop::Gone)) | Err(_) => false,
+                    Ok(_) => true,
+                }
+            });
+            if !left.is_empty() {
+                std::thread::sleep(NAP);
             }
         }
         if std::mem::take(&mut self.stop_again) {
@@ -321,8 +335,23 @@ fn restore(tid: i32, saved: &[u64], mask: u64, stop_again: &mut bool) -> Result<
     Err(Errno::EAGAIN)
 }
 
+/// Waits for the next stop of a thread that runs for us.
 fn next_stop(tid: i32) -> Result<Stop, Errno> {
-    ptrace::wait(tid, true).map(|stop| stop.unwrap_or(Stop::Gone))
+    let start = Instant::now();
+    loop {
+        if let Some(stop) = ptrace::wait(tid, false)? {
+            return Ok(stop);
+        }
+        if start.elapsed() < SPIN {
+            std::thread::yield_now();
+            continue;
+        }
+        // The first thread of a killed process reports only when all others were heard: do not wait for that.
+        if proc::stat(tid.cast_unsigned()).is_none_or(|s| matches!(s.state, 'Z' | 'X' | 'x')) {
+            return Ok(Stop::Gone);
+        }
+        std::thread::sleep(NAP);
+    }
 }
 
 /// Whether a thread is on its way out: such a one cannot be traced.
