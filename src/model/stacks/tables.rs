@@ -257,6 +257,8 @@ mod tests {
             no_sp_table: false,
             sp: -(0x4000 + 8),
             varp: -16,
+            frameless: false,
+            conservative_end: -16,
             argp: 0,
             arg_words: Some(0),
             deferreturn_pc: None,
