@@ -142,9 +142,9 @@ pub fn model_and_walk_observed<O: Observer, I>(
     model_and_walk_with(debug, process, image, config, observer, &|_| Ok(()), progress, phases)
 }
 
-/// Reads what only the executable tells.
+/// Reads what only the executable and its libraries tell.
 ///
-/// * `libraries`: as for [`DebugInfo::load_all`].
+/// * `libraries`: as [`DebugInfo::load_all`] has them.
 fn debug_information<'img>(
     executable: &Executable<'img>,
     libraries: &[(&Executable<'img>, u64)],
