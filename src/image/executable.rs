@@ -208,10 +208,12 @@ impl<'img> Executable<'img> {
         self.build_ids.go.and_then(|id| std::str::from_utf8(id).ok())
     }
 
-    /// Whether Go's linker wrote it: every Go program has its function table, stripped or not, however it was linked.
+    /// Whether Go's linker wrote it: every Go program has its function table, stripped or not, however it was linked. In plugins of
+    /// older releases it has no section of its own; their note remains.
     #[must_use]
     pub fn is_go(&self) -> bool {
-        self.sections.iter().any(|s| s.name.ends_with(".gopclntab") || s.name == ".go.buildinfo")
+        self.build_ids.go.is_some()
+            || self.sections.iter().any(|s| s.name.ends_with(".gopclntab") || s.name == ".go.buildinfo")
     }
 
     /// Raw contents of `.go.buildinfo`, from which the Go version can be read.
