@@ -1,8 +1,12 @@
 //! The one file that knows every stage: calls them in order, times them, and hands the result to the outputs.
 
 use crate::address::{Addr, AddrRange, WORD};
+mod attach;
 mod books;
+mod capture;
 mod garbage;
+
+pub use capture::capture;
 
 use crate::aggregate::{Amount, Books, PathNode, PathTree, Totals, TypeTotal};
 use crate::config::Config;
@@ -31,7 +35,7 @@ use roaring::RoaringBitmap;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Analyzes a core and writes its profile.
+/// Analyzes a core or a process and writes its profile.
 ///
 /// # Errors
 /// The inputs cannot be read or do not belong together, the runtime's layout or its spans cannot be found, or an output cannot be
@@ -45,6 +49,9 @@ pub fn run(config: &Config, progress: &Progress) -> Result<Outcome> {
         .context(|| format!("cannot start {} threads", config.threads))?;
     let mut phases = Phases::default();
     let result = pool.install(|| {
+        if let Some(attach) = &config.attach {
+            return attach::analyze(attach, config, progress, &mut phases);
+        }
         let inputs = phases.time("open", || {
             progress.phase("opening executable and core");
             let (exe, core, tmpdir) = (&config.exe, &config.core, config.tmpdir.as_deref());
@@ -80,8 +87,8 @@ fn with_what_is_missing(error: Error, missing: u64, core: &Input) -> Error {
 ///
 /// # Errors
 /// As [`run`], less inputs and outputs.
-pub fn analyze(
-    process: &Process<'_>,
+pub fn analyze<I>(
+    process: &Process<'_, I>,
     image: &dyn Image,
     config: &Config,
     progress: &Progress,
@@ -122,8 +129,8 @@ pub struct Model {
 ///
 /// # Errors
 /// As [`analyze`].
-pub fn model_and_walk(
-    process: &Process<'_>,
+pub fn model_and_walk<I>(
+    process: &Process<'_, I>,
     image: &dyn Image,
     config: &Config,
     progress: &Progress,
@@ -137,17 +144,49 @@ pub fn model_and_walk(
 ///
 /// # Errors
 /// As [`analyze`].
-pub fn model_and_walk_observed<O: Observer>(
-    process: &Process<'_>,
+pub fn model_and_walk_observed<O: Observer, I>(
+    process: &Process<'_, I>,
     image: &dyn Image,
     config: &Config,
     observer: &O,
     progress: &Progress,
     phases: &mut Phases,
 ) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
-    check_is_go(&process.executable)?;
+    let libraries = process.libraries.iter();
+    let libraries: Vec<_> = libraries.map(|l| (&l.executable, l.load_bias.wrapping_sub(process.load_bias))).collect();
+    let debug = debug_information(&process.executable, &libraries, progress, phases)?;
+    model_and_walk_with(debug, process, image, config, observer, &|_| Ok(()), progress, phases)
+}
+
+/// Reads what only the executable and its libraries tell.
+///
+/// * `libraries`: as [`DebugInfo::load_all`] has them.
+fn debug_information<'img>(
+    executable: &Executable<'img>,
+    libraries: &[(&Executable<'img>, u64)],
+    progress: &Progress,
+    phases: &mut Phases,
+) -> Result<DebugInfo<'img>> {
+    check_is_go(executable)?;
     progress.phase("reading debug information");
-    let mut debug = phases.time("debug information", || load_debug_info(process))?;
+    phases.time("debug information", || load_debug_info(executable, libraries))
+}
+
+/// As [`model_and_walk_observed`].
+///
+/// * `debug`: what the executable tells.
+/// * `modelled`: called when the heap's structures are read; objects, stacks and globals are not.
+#[expect(clippy::too_many_arguments, reason = "the stages' own inputs")]
+fn model_and_walk_with<'img, O: Observer, I>(
+    mut debug: DebugInfo<'img>,
+    process: &Process<'img, I>,
+    image: &dyn Image,
+    config: &Config,
+    observer: &O,
+    modelled: &dyn Fn(&Heap) -> Result<()>,
+    progress: &Progress,
+    phases: &mut Phases,
+) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
     progress.phase("reading the runtime's structures");
     let bias = process.load_bias;
     let (heap, modules, masks, queues, descriptors, counters) = phases.time("model", || {
@@ -160,6 +199,7 @@ pub fn model_and_walk_observed<O: Observer>(
         let counters = heap.counters().clone();
         Ok::<_, Error>((heap, modules, masks, queues, descriptors, counters))
     })?;
+    modelled(&heap)?;
     let (roots, walked, observed) = heap.while_fetching(image, || {
         progress.phase("collecting roots");
         let roots = phases.time("roots", || {
@@ -204,7 +244,7 @@ pub fn model_and_walk_observed<O: Observer>(
     Ok((model, walked, roots, observed))
 }
 
-fn result(process: &Process<'_>, image: &dyn Image, model: &Model, walked: Walked, roots: &Roots) -> RunResult {
+fn result<I>(process: &Process<'_, I>, image: &dyn Image, model: &Model, walked: Walked, roots: &Roots) -> RunResult {
     let heap = model.heap.totals();
     let nodes = walked.paths.nodes();
     let sum = |masked: bool| {
@@ -225,7 +265,7 @@ fn result(process: &Process<'_>, image: &dyn Image, model: &Model, walked: Walke
         conservative: Amount { objects: walked.stats.conservative_objects, bytes: walked.stats.conservative_bytes },
     };
     incidents.add("paths.over_budget", walked.stats.over_budget);
-    let partial = partial(process.image.missing().bytes(), heap, &incidents);
+    let partial = partial(image.missing().bytes(), heap, &incidents);
     let walk = WalkStats {
         levels: walked.stats.levels,
         candidates: walked.stats.candidates,
@@ -260,13 +300,17 @@ fn result(process: &Process<'_>, image: &dyn Image, model: &Model, walked: Walke
         phases: Phases::default(),
         incidents,
         conservative_holds,
+        stops: None,
         partial,
     }
 }
 
 /// Loads the debug information. Files that could have had it are named if there is none.
-fn load_debug_info<'img>(process: &Process<'img>) -> Result<DebugInfo<'img>> {
-    DebugInfo::load(&process.executable).map_err(|e| match &process.refused_debug_files[..] {
+fn load_debug_info<'img>(
+    executable: &Executable<'img>,
+    libraries: &[(&Executable<'img>, u64)],
+) -> Result<DebugInfo<'img>> {
+    DebugInfo::load_all(executable, libraries).map_err(|e| match executable.refused_debug_files() {
         [] => e,
         refused => {
             let remedy = e.remedy_text().unwrap_or_default().to_owned();
@@ -374,7 +418,7 @@ fn path_tree(nodes: &[Node], labels: Vec<Box<str>>) -> PathTree {
     PathTree { nodes: merged, labels }
 }
 
-fn target(process: &Process<'_>, counters: &RuntimeCounters) -> Target {
+fn target<I>(process: &Process<'_, I>, counters: &RuntimeCounters) -> Target {
     let exe = &process.executable;
     let entry = Addr(exe.entry().wrapping_add(process.load_bias));
     // The name in the dumped process, not that of EXE: a renamed copy must give the same profile.

@@ -24,11 +24,12 @@ mod sysroot;
 #[cfg(test)]
 mod tests;
 
+pub use identity::check_same_program;
 pub use inputs::{Input, Inputs, Request};
 pub use libraries::Library;
 pub use map::FileMap;
 pub use process::Process;
-pub use separate::Search;
+pub use separate::{Search, Separate};
 
 use crate::address::{Addr, AddrRange};
 

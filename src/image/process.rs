@@ -6,7 +6,7 @@
 use object::elf;
 
 use super::elf::{Header, Segment, bytes_at};
-use super::executable::{DebugFile, Executable};
+use super::executable::Executable;
 use super::extents::{self, BackingFile, Sources};
 use super::inputs::Inputs;
 use super::libraries::{self, Library};
@@ -18,12 +18,14 @@ use crate::error::{Error, Result};
 use crate::incident::Incidents;
 
 /// The dumped process.
+///
+/// * `I`: its memory: a core's, unless it is [assembled](Process::assemble) from other parts.
 #[derive(Debug)]
-pub struct Process<'img> {
+pub struct Process<'img, I = MappedCore<'img>> {
     /// The machine that it ran on.
     pub architecture: &'static Architecture,
     /// Its memory.
-    pub image: MappedCore<'img>,
+    pub image: I,
     /// Its threads, in the order of the core (the kernel puts the one that died first).
     pub threads: Vec<Thread>,
     /// Its file mappings, sorted by address.
@@ -34,8 +36,6 @@ pub struct Process<'img> {
     pub executable: Executable<'img>,
     /// The other files with Go code: plugins and shared libraries.
     pub libraries: Vec<Library<'img>>,
-    /// Files with debug information that do not belong to it, and servers that have none: one line each.
-    pub refused_debug_files: Vec<String>,
     /// Address in the process minus link-time address, of the Go program; 0 unless the executable is position independent.
     pub load_bias: u64,
     /// What was odd about the two files.
@@ -63,7 +63,7 @@ impl<'img> Process<'img> {
                 "give the executable that ran, then its core dump (from gcore or from the kernel)"
             }));
         }
-        let mut executable = Executable::parse(inputs.exe().data(), inputs.exe().path())?;
+        let executable = Executable::parse(inputs.exe().data(), inputs.exe().path())?;
         let architecture = header.architecture;
         if executable.architecture() != architecture {
             let (exe, ran_on, is_for) =
@@ -73,13 +73,7 @@ impl<'img> Process<'img> {
             ))
             .remedy("give the executable that the process ran"));
         }
-        if let Some(debug) = inputs.debug() {
-            let debug = DebugFile::parse(debug.data(), debug.path())?;
-            if executable.check_debug_file(&debug) != Ok(true) {
-                incidents.count("debug_file.without_build_id");
-            }
-            executable = executable.with_debug_file(debug);
-        }
+        let executable = inputs.debug().join(executable, &mut incidents)?;
         let segments = header.segments(core, what)?;
         let notes = read_notes(core, &segments, architecture, what, &mut incidents)?;
         let load_bias = identity::load_bias(&executable, &notes, what)?;
@@ -108,7 +102,31 @@ impl<'img> Process<'img> {
             program = libraries.remove(0);
         }
         let Library { executable, load_bias } = program;
-        let refused_debug_files = inputs.refused_debug_files().to_vec();
+        Ok(Self { architecture, image, threads, files, auxv, executable, libraries, load_bias, incidents })
+    }
+}
+
+impl<'img, I> Process<'img, I> {
+    /// A process whose memory is not a core's.
+    ///
+    /// * `executable`: the one that it runs; `image`, `threads`, `files` (sorted), `auxv`: as the fields.
+    /// * `what`: names the process in messages.
+    ///
+    /// # Errors
+    /// The executable is not where the auxiliary vector says that it was loaded.
+    pub fn assemble(
+        executable: Executable<'img>,
+        image: I,
+        threads: Vec<Thread>,
+        files: Vec<FileMapping>,
+        auxv: Vec<(u64, u64)>,
+        what: &str,
+    ) -> Result<Self> {
+        let architecture = executable.architecture();
+        let mut notes = CoreNotes::new(architecture);
+        (notes.threads, notes.files, notes.auxv) = (threads, files, auxv);
+        let load_bias = identity::load_bias(&executable, &notes, what)?;
+        let CoreNotes { threads, files, auxv, .. } = notes;
         Ok(Self {
             architecture,
             image,
@@ -116,10 +134,9 @@ impl<'img> Process<'img> {
             files,
             auxv,
             executable,
-            libraries,
-            refused_debug_files,
+            libraries: Vec::new(),
             load_bias,
-            incidents,
+            incidents: Incidents::default(),
         })
     }
 }
