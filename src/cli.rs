@@ -63,6 +63,11 @@ Exit status:
   3  done, but the result is partial (the message says what is missing and how
      much) or its books do not balance";
 
+const DEBUG_FILE_HELP: &str = "\
+The executable's debug information, if it was taken out (objcopy --only-keep-debug). Its build id must be the executable's. \
+Without this option an executable that has none is looked up as debuggers do it: DIR/.build-id/xx/yyyy.debug, the file that \
+.gnu_debuglink names (below DIR, beside the executable, in .debug/), and the servers in DEBUGINFOD_URLS, if that is set";
+
 const ATTACH_ABOUT: &str = "\
 Analyzes a running process. It is stopped for milliseconds, in which it makes a copy-on-write snapshot of itself; the snapshot is \
 read while the process goes on. Both stops are measured and printed. Whatever happens to goref-fast, the process goes on.";
@@ -73,11 +78,6 @@ How long the process stands still:
   copy   until what the analysis needs is copied
   whole  until the analysis is done
 By default fork, and another where that is impossible; the report says which and why";
-
-const DEBUG_FILE_HELP: &str = "\
-The executable's debug information, if it was taken out (objcopy --only-keep-debug). Its build id must be the executable's. \
-Without this option an executable that has none is looked up as debuggers do it: DIR/.build-id/xx/yyyy.debug, the file that \
-.gnu_debuglink names (below DIR, beside the executable, in .debug/), and the servers in DEBUGINFOD_URLS, if that is set";
 
 /// The command line as typed.
 #[derive(Debug, Parser)]

@@ -154,8 +154,7 @@ pub fn model_and_walk_observed<O: Observer, I>(
 ) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
     let libraries = process.libraries.iter();
     let libraries: Vec<_> = libraries.map(|l| (&l.executable, l.load_bias.wrapping_sub(process.load_bias))).collect();
-    let debug = debug_information(&process.executable, &libraries, progress, phases)
-        .map_err(|e| with_refused(e, &process.refused_debug_files))?;
+    let debug = debug_information(&process.executable, &libraries, progress, phases)?;
     model_and_walk_with(debug, process, image, config, observer, &|_| Ok(()), progress, phases)
 }
 
@@ -170,7 +169,7 @@ fn debug_information<'img>(
 ) -> Result<DebugInfo<'img>> {
     check_is_go(executable)?;
     progress.phase("reading debug information");
-    phases.time("debug information", || DebugInfo::load_all(executable, libraries))
+    phases.time("debug information", || load_debug_info(executable, libraries))
 }
 
 /// As [`model_and_walk_observed`].
@@ -306,13 +305,18 @@ fn result<I>(process: &Process<'_, I>, image: &dyn Image, model: &Model, walked:
     }
 }
 
-/// Names the files that could have had the debug information, if there is none.
-fn with_refused(error: Error, refused: &[String]) -> Error {
-    if refused.is_empty() {
-        return error;
-    }
-    let remedy = error.remedy_text().unwrap_or_default().to_owned();
-    Error::new(format!("{error}; not taken: {}", refused.join("; "))).remedy(remedy)
+/// Loads the debug information. Files that could have had it are named if there is none.
+fn load_debug_info<'img>(
+    executable: &Executable<'img>,
+    libraries: &[(&Executable<'img>, u64)],
+) -> Result<DebugInfo<'img>> {
+    DebugInfo::load_all(executable, libraries).map_err(|e| match executable.refused_debug_files() {
+        [] => e,
+        refused => {
+            let remedy = e.remedy_text().unwrap_or_default().to_owned();
+            Error::new(format!("{e}; not taken: {}", refused.join("; "))).remedy(remedy)
+        }
+    })
 }
 
 /// Refuses programs without Go code.

@@ -28,6 +28,7 @@ pub struct Executable<'img> {
     sections: Vec<Section<'img>>,
     build_ids: BuildIds<'img>,
     debug: Option<DebugFile<'img>>,
+    refused: Vec<String>,
     symbols: OnceLock<FxHashMap<&'img [u8], Symbol>>,
 }
 
@@ -104,7 +105,17 @@ impl<'img> Executable<'img> {
         }
         read_section_ids(&sections, &mut build_ids);
         let path = path.to_owned();
-        Ok(Self { data, path, header, segments, sections, build_ids, debug: None, symbols: OnceLock::new() })
+        Ok(Self {
+            data,
+            path,
+            header,
+            segments,
+            sections,
+            build_ids,
+            debug: None,
+            refused: Vec::new(),
+            symbols: OnceLock::new(),
+        })
     }
 
     /// The same, with its debug information in `debug`, which belongs to it.
@@ -117,6 +128,18 @@ impl<'img> Executable<'img> {
     #[must_use]
     pub fn debug_file(&self) -> Option<&Path> {
         self.debug.as_ref().map(|d| &*d.path)
+    }
+
+    /// The same, with what was found and does not belong to it: one line each.
+    #[must_use]
+    pub(crate) fn with_refused_debug_files(self, refused: Vec<String>) -> Self {
+        Self { refused, ..self }
+    }
+
+    /// Files with debug information that exist and do not belong to it, and servers that have none: one line each.
+    #[must_use]
+    pub fn refused_debug_files(&self) -> &[String] {
+        &self.refused
     }
 
     /// Whether the executable itself holds debug information.

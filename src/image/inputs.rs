@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::decompress::{self, Format};
 use super::executable::Executable;
 use super::map::FileMap;
-use super::separate::{self, Found, Place, Search};
+use super::separate::{Search, Separate};
 use super::{Unwatched, Watch, sysroot};
 use crate::error::{Context, Error, Result};
 
@@ -33,7 +33,7 @@ pub struct Request<'a> {
 pub struct Inputs {
     exe: Input,
     core: Input,
-    debug: Found,
+    debug: Separate,
     /// The sysroot.
     root: Option<PathBuf>,
     /// Files that the core names, opened while it is parsed.
@@ -59,7 +59,7 @@ impl Inputs {
     /// debug file that was asked for does not belong to the executable. Other contents are not looked at here.
     pub fn open_all(request: &Request<'_>) -> Result<Self> {
         let Request { exe, core, tmpdir, search, watch } = *request;
-        let open_exe = |path: &Path| Input::open(path, "executable", tmpdir, watch);
+        let open_exe = |path: &Path| Input::executable(path, tmpdir, watch);
         let open_core = || Input::open(core, "core dump", tmpdir, watch);
         let (exe, core, known) = if exe.is_dir() {
             let core = open_core()?;
@@ -68,16 +68,13 @@ impl Inputs {
         } else {
             (open_exe(exe)?, open_core()?, None)
         };
-        if exe.truncated {
-            return Err(ends_early(&exe.what));
-        }
         // What is wrong with an executable that cannot be parsed is said when it is needed.
         let debug = match Executable::parse(exe.data(), exe.path()) {
             Ok(parsed) => {
                 let inside = known.as_ref().map(|(root, path)| (*root, &**path));
-                separate::find(&parsed, &Place { path: exe.path(), inside }, search, tmpdir, watch)?
+                Separate::find(&parsed, inside, search, tmpdir, watch)?
             }
-            Err(_) => Found::default(),
+            Err(_) => Separate::default(),
         };
         let root = known.map(|(root, _)| root.to_owned());
         Ok(Self { exe, core, debug, root, libraries: OnceLock::new() })
@@ -95,16 +92,10 @@ impl Inputs {
         &self.core
     }
 
-    /// The file with the debug information of the executable, if it is not in that itself.
+    /// Where the debug information of the executable is, if not in that itself.
     #[must_use]
-    pub fn debug(&self) -> Option<&Input> {
-        self.debug.input.as_ref()
-    }
-
-    /// Files with debug information that exist and do not belong to the executable, and servers that have none: one line each.
-    #[must_use]
-    pub fn refused_debug_files(&self) -> &[String] {
-        &self.debug.refused
+    pub fn debug(&self) -> &Separate {
+        &self.debug
     }
 
     /// The directory that was `/` for the process, if EXE is one.
@@ -124,7 +115,7 @@ impl Inputs {
     /// Names the file that changed.
     pub fn verify_unchanged(&self) -> Result<()> {
         let libraries = self.libraries.get().into_iter().flatten().flatten();
-        libraries.chain(&self.debug.input).chain([&self.exe, &self.core]).try_for_each(Input::verify_unchanged)
+        libraries.chain(self.debug.input()).chain([&self.exe, &self.core]).try_for_each(Input::verify_unchanged)
     }
 }
 
@@ -158,22 +149,10 @@ impl Input {
     /// Opens and maps an executable alone; the compressed data must be whole.
     ///
     /// # Errors
-    /// As [`Inputs::open_all`].
+    /// As [`Inputs::open`].
     pub fn executable(path: &Path, tmpdir: Option<&Path>, watch: &dyn Watch) -> Result<Self> {
         let exe = Self::open(path, "executable", tmpdir, watch)?;
-        if exe.truncated {
-            return Err(ends_early(&exe.what));
-        }
-        Ok(exe)
-    }
-
-    /// The file with the debug information of this executable, if it is not in that itself.
-    ///
-    /// # Errors
-    /// The executable cannot be parsed; the debug file that was asked for does not belong to it.
-    pub fn debug_file(&self, search: &Search, tmpdir: Option<&Path>, watch: &dyn Watch) -> Result<Option<Self>> {
-        let parsed = Executable::parse(self.data(), self.path())?;
-        Ok(separate::find(&parsed, &Place { path: self.path(), inside: None }, search, tmpdir, watch)?.input)
+        if exe.truncated { Err(ends_early(&exe.what)) } else { Ok(exe) }
     }
 
     /// The same, named in messages and profiles as `path`: what it was opened by says little.

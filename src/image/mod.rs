@@ -29,7 +29,7 @@ pub use inputs::{Input, Inputs, Request};
 pub use libraries::Library;
 pub use map::FileMap;
 pub use process::Process;
-pub use separate::Search;
+pub use separate::{Search, Separate};
 
 use crate::address::{Addr, AddrRange};
 

@@ -6,7 +6,7 @@
 use object::elf;
 
 use super::elf::{Header, Segment, bytes_at};
-use super::executable::{DebugFile, Executable};
+use super::executable::Executable;
 use super::extents::{self, BackingFile, Sources};
 use super::inputs::Inputs;
 use super::libraries::{self, Library};
@@ -36,8 +36,6 @@ pub struct Process<'img, I = MappedCore<'img>> {
     pub executable: Executable<'img>,
     /// The other files with Go code: plugins and shared libraries.
     pub libraries: Vec<Library<'img>>,
-    /// Files with debug information that do not belong to it, and servers that have none: one line each.
-    pub refused_debug_files: Vec<String>,
     /// Address in the process minus link-time address, of the Go program; 0 unless the executable is position independent.
     pub load_bias: u64,
     /// What was odd about the two files.
@@ -65,7 +63,7 @@ impl<'img> Process<'img> {
                 "give the executable that ran, then its core dump (from gcore or from the kernel)"
             }));
         }
-        let mut executable = Executable::parse(inputs.exe().data(), inputs.exe().path())?;
+        let executable = Executable::parse(inputs.exe().data(), inputs.exe().path())?;
         let architecture = header.architecture;
         if executable.architecture() != architecture {
             let (exe, ran_on, is_for) =
@@ -75,13 +73,7 @@ impl<'img> Process<'img> {
             ))
             .remedy("give the executable that the process ran"));
         }
-        if let Some(debug) = inputs.debug() {
-            let debug = DebugFile::parse(debug.data(), debug.path())?;
-            if executable.check_debug_file(&debug) != Ok(true) {
-                incidents.count("debug_file.without_build_id");
-            }
-            executable = executable.with_debug_file(debug);
-        }
+        let executable = inputs.debug().join(executable, &mut incidents)?;
         let segments = header.segments(core, what)?;
         let notes = read_notes(core, &segments, architecture, what, &mut incidents)?;
         let load_bias = identity::load_bias(&executable, &notes, what)?;
@@ -110,19 +102,7 @@ impl<'img> Process<'img> {
             program = libraries.remove(0);
         }
         let Library { executable, load_bias } = program;
-        let refused_debug_files = inputs.refused_debug_files().to_vec();
-        Ok(Self {
-            architecture,
-            image,
-            threads,
-            files,
-            auxv,
-            executable,
-            libraries,
-            refused_debug_files,
-            load_bias,
-            incidents,
-        })
+        Ok(Self { architecture, image, threads, files, auxv, executable, libraries, load_bias, incidents })
     }
 }
 
@@ -155,7 +135,6 @@ impl<'img, I> Process<'img, I> {
             auxv,
             executable,
             libraries: Vec::new(),
-            refused_debug_files: Vec::new(),
             load_bias,
             incidents: Incidents::default(),
         })

@@ -9,6 +9,7 @@ use super::executable::{DebugFile, Executable};
 use super::inputs::Input;
 use super::sysroot;
 use crate::error::{Error, Result};
+use crate::incident::Incidents;
 
 /// Where systems keep debug information.
 const DEBUG_DIR: &str = "/usr/lib/debug";
@@ -24,80 +25,93 @@ pub struct Search {
     pub debuginfod: Option<Debuginfod>,
 }
 
-/// What came of it.
+/// Where the debug information of an executable is, if not in that itself.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) input: Option<Input>,
+pub struct Separate {
+    input: Option<Input>,
     /// Files that exist and were not taken, and why; servers that have nothing.
-    pub(super) refused: Vec<String>,
+    refused: Vec<String>,
 }
 
-/// Where the executable is: on the disk, and for the process in its sysroot.
-pub(super) struct Place<'a> {
-    /// The file that was opened.
-    pub(super) path: &'a Path,
-    /// The sysroot and the path in it.
-    pub(super) inside: Option<(&'a Path, &'a Path)>,
-}
-
-/// Finds the debug information of `exe`. Executables that have their own are only asked for a file that the user gives.
-///
-/// # Errors
-/// The file that the user gives cannot be opened, has no debug information or belongs to another executable.
-pub(super) fn find(
-    exe: &Executable<'_>,
-    place: &Place<'_>,
-    search: &Search,
-    tmpdir: Option<&Path>,
-    watch: &dyn Watch,
-) -> Result<Found> {
-    let open = |path: &Path| -> Result<Input> { Input::open(path, "debug file", tmpdir, watch) };
-    if let Some(path) = &search.file {
-        let input = open(path).map_err(|e| match e.remedy_text() {
-            Some(_) => e,
-            None => e.remedy("give the file with the executable's debug information"),
-        })?;
-        let debug = DebugFile::parse(input.data(), path)?;
-        let exe_path = exe.path().display();
-        exe.check_debug_file(&debug).map_err(|why| {
-            Error::new(format!("debug file {} does not belong to executable {exe_path}: {why}", path.display()))
-                .remedy("give what objcopy --only-keep-debug made of this very executable before it was stripped")
-        })?;
-        return Ok(Found { input: Some(input), refused: Vec::new() });
-    }
-    let mut found = Found::default();
-    if exe.has_debug_info() {
-        return Ok(found);
-    }
-    for candidate in candidates(exe, place, search.dir.as_deref().unwrap_or(Path::new(DEBUG_DIR))) {
-        // Most places have nothing; that is not worth a word.
-        if !candidate.path.is_file() {
-            continue;
+impl Separate {
+    /// Finds the debug information of `exe`. Executables that have their own are only asked for a file that the user gives.
+    ///
+    /// * `inside`: the sysroot that `exe` is in, and its path for the process.
+    ///
+    /// # Errors
+    /// The file that the user gives cannot be opened, has no debug information or belongs to another executable.
+    pub fn find(
+        exe: &Executable<'_>,
+        inside: Option<(&Path, &Path)>,
+        search: &Search,
+        tmpdir: Option<&Path>,
+        watch: &dyn Watch,
+    ) -> Result<Self> {
+        let open = |path: &Path| -> Result<Input> { Input::open(path, "debug file", tmpdir, watch) };
+        if let Some(path) = &search.file {
+            return Ok(Self { input: Some(given(exe, path, open(path))?), refused: Vec::new() });
         }
-        match open(&candidate.path).map_err(|e| e.to_string()).and_then(|input| {
-            check(exe, &input, candidate.crc)
-                .map(|()| input)
-                .map_err(|why| format!("{}: {why}", candidate.path.display()))
-        }) {
-            Ok(input) => {
-                found.input = Some(input);
-                return Ok(found);
-            }
-            Err(why) => found.refused.push(why),
+        let mut found = Self::default();
+        if exe.has_debug_info() {
+            return Ok(found);
         }
-    }
-    if let (Some(server), Some(id)) = (&search.debuginfod, exe.build_id()) {
-        let fetched = server.fetch(id, watch).and_then(|path| {
-            let input = open(&path).map_err(|e| e.to_string())?;
-            check(exe, &input, None).map_err(|why| format!("{}: {why}", path.display()))?;
+        let take = |path: &Path, crc: Option<u32>| {
+            let input = open(path).map_err(|e| e.to_string())?;
+            check(exe, &input, crc).map_err(|why| format!("{}: {why}", path.display()))?;
             Ok(input)
-        });
-        match fetched {
-            Ok(input) => found.input = Some(input),
-            Err(why) => found.refused.push(why),
+        };
+        for candidate in candidates(exe, inside, search.dir.as_deref().unwrap_or(Path::new(DEBUG_DIR))) {
+            // Most places have nothing; that is not worth a word.
+            if !candidate.path.is_file() {
+                continue;
+            }
+            match take(&candidate.path, candidate.crc) {
+                Ok(input) => return Ok(Self { input: Some(input), ..found }),
+                Err(why) => found.refused.push(why),
+            }
         }
+        if let (Some(server), Some(id)) = (&search.debuginfod, exe.build_id()) {
+            match server.fetch(id, watch).and_then(|path| take(&path, None)) {
+                Ok(input) => found.input = Some(input),
+                Err(why) => found.refused.push(why),
+            }
+        }
+        Ok(found)
     }
-    Ok(found)
+
+    /// The executable with what was found.
+    ///
+    /// # Errors
+    /// The file changed meanwhile.
+    pub fn join<'img>(&'img self, exe: Executable<'img>, incidents: &mut Incidents) -> Result<Executable<'img>> {
+        let exe = exe.with_refused_debug_files(self.refused.clone());
+        let Some(input) = &self.input else { return Ok(exe) };
+        let debug = DebugFile::parse(input.data(), input.path())?;
+        if exe.check_debug_file(&debug) != Ok(true) {
+            incidents.count("debug_file.without_build_id");
+        }
+        Ok(exe.with_debug_file(debug))
+    }
+
+    /// The file, if there is one.
+    pub(super) fn input(&self) -> Option<&Input> {
+        self.input.as_ref()
+    }
+}
+
+/// The file that the user gave.
+fn given(exe: &Executable<'_>, path: &Path, opened: Result<Input>) -> Result<Input> {
+    let input = opened.map_err(|e| match e.remedy_text() {
+        Some(_) => e,
+        None => e.remedy("give the file with the executable's debug information"),
+    })?;
+    let debug = DebugFile::parse(input.data(), path)?;
+    exe.check_debug_file(&debug).map_err(|why| {
+        let exe = exe.path().display();
+        Error::new(format!("debug file {} does not belong to executable {exe}: {why}", path.display()))
+            .remedy("give what objcopy --only-keep-debug made of this very executable before it was stripped")
+    })?;
+    Ok(input)
 }
 
 struct Candidate {
@@ -107,21 +121,21 @@ struct Candidate {
 }
 
 /// Where debuggers look, in their order.
-fn candidates(exe: &Executable<'_>, place: &Place<'_>, dir: &Path) -> Vec<Candidate> {
+fn candidates(exe: &Executable<'_>, inside: Option<(&Path, &Path)>, dir: &Path) -> Vec<Candidate> {
     let mut candidates = Vec::new();
     // In a sysroot: what the process would have found, then what this machine has.
     let mut add = |path: PathBuf, crc: Option<u32>| {
-        let inside = place.inside.and_then(|(root, _)| sysroot::resolve(root, &path).ok());
-        candidates.extend(inside.into_iter().chain([path]).map(|path| Candidate { path, crc }));
+        let in_root = inside.and_then(|(root, _)| sysroot::resolve(root, &path).ok());
+        candidates.extend(in_root.into_iter().chain([path]).map(|path| Candidate { path, crc }));
     };
     if let Some([first, rest @ ..]) = exe.build_id().filter(|id| id.len() > 1) {
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
         add(dir.join(".build-id").join(hex(&[*first])).join(format!("{}.debug", hex(rest))), None);
     }
     if let Some((name, crc)) = exe.debuglink() {
-        let absolute = std::fs::canonicalize(place.path).unwrap_or_else(|_| place.path.to_owned());
+        let absolute = std::fs::canonicalize(exe.path()).unwrap_or_else(|_| exe.path().to_owned());
         let folder = absolute.parent().unwrap_or(Path::new("/"));
-        let known = place.inside.and_then(|(_, path)| path.parent()).unwrap_or(folder);
+        let known = inside.and_then(|(_, path)| path.parent()).unwrap_or(folder);
         add(dir.join(known.strip_prefix("/").unwrap_or(known)).join(name), Some(crc));
         let beside = [folder.join(name), folder.join(".debug").join(name)];
         candidates.extend(beside.map(|path| Candidate { path, crc: Some(crc) }));

@@ -5,8 +5,9 @@ use std::cell::RefCell;
 use super::{debug_information, model_and_walk_with, result};
 use crate::config::{Attach, Config};
 use crate::error::Result;
-use crate::image::executable::{DebugFile, Executable};
-use crate::image::{Input, Process, check_same_program};
+use crate::image::executable::Executable;
+use crate::image::{Input, Process, Separate, check_same_program};
+use crate::incident::Incidents;
 use crate::live::{Frozen, Pause, Subject};
 use crate::model::heap::Heap;
 use crate::output::RunResult;
@@ -37,17 +38,16 @@ pub(super) fn analyze(attach: &Attach, config: &Config, progress: &Progress, pha
     if given.is_some() {
         check_same_program(&executable, &Executable::parse(running.data(), running.path())?, &what)?;
     }
-    let separate = exe.debug_file(&config.search, tmpdir, progress)?;
-    let executable = match &separate {
-        Some(file) => executable.with_debug_file(DebugFile::parse(file.data(), file.path())?),
-        None => executable,
-    };
+    let mut incidents = Incidents::default();
+    let separate = Separate::find(&executable, None, &config.search, tmpdir, progress)?;
+    let executable = separate.join(executable, &mut incidents)?;
     let debug = debug_information(&executable, &[], progress, phases)?;
     let auxv = subject.auxv()?;
     progress.phase("stopping the process");
     let frozen = phases.time("stop", || Frozen::freeze(&subject, attach.pause, attach.max_pause, false))?;
     let copies = frozen.choice().pause == Pause::Copy;
-    let process = Process::assemble(executable, frozen.image(), frozen.threads()?, frozen.files(), auxv, &what)?;
+    let mut process = Process::assemble(executable, frozen.image(), frozen.threads()?, frozen.files(), auxv, &what)?;
+    process.incidents.merge(&incidents);
     let frozen = RefCell::new(Some(frozen));
     let stops = RefCell::new(None);
     let release = || {

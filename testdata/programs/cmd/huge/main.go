@@ -36,7 +36,7 @@ var text [4096]byte
 
 // advise asks for huge pages in the whole ones of s.
 func advise(s []*V) uintptr {
-	from := uintptr(unsafe.Pointer(unsafe.SliceData(s)))
+	from := uintptr(unsafe.Pointer(&s[0]))
 	aligned := (from + hugePage - 1) &^ (hugePage - 1)
 	length := (from + uintptr(len(s))*8 - aligned) &^ (hugePage - 1)
 	_, _, errno := syscall.RawSyscall(syscall.SYS_MADVISE, aligned, length, syscall.MADV_HUGEPAGE)
@@ -51,12 +51,12 @@ func main() {
 	debug.SetGCPercent(-1)
 	full, sparse, unwritten = make([]*V, words), make([]*V, words), make([]*V, words)
 	advise(full)
-	for i := range 1000 {
+	for i := 0; i < 1000; i++ {
 		full[i*words/1000+10] = new(V)
 	}
 	full[0] = new(V)
 	first := advise(sparse)
-	for i := range uintptr(8) {
+	for i := uintptr(0); i < 8; i++ {
 		sparse[first+i*2*hugePage/8+1000] = new(V)
 	}
 	advise(unwritten)
