@@ -11,6 +11,7 @@ use crate::reference::heap::{Memory, Object};
 use crate::reference::masked;
 use crate::reference::sets::{self, describe};
 use goref_fast::image::{Inputs, Process};
+use goref_fast::model::heap::SpanId;
 use std::path::Path;
 
 /// Where the program is.
@@ -100,7 +101,10 @@ fn check(version: &str, mode: Mode, exe: &Path, core: &Path) -> Vec<String> {
         wrong.push("the reference walker reaches other objects".to_owned());
     }
     for (size, at, kind, want) in STATED {
-        let stated = |o: &&Object| memory.size(**o) == size && memory.word(o.addr + at) == MARK + kind;
+        // Offsets are those behind a malloc header; up to Go 1.21 there is none.
+        let header = |o: &Object| model.heap.object_offset(SpanId(o.span));
+        let mark = |o: &Object| memory.word(o.addr + at.saturating_sub(8 - header(o)));
+        let stated = |o: &&Object| memory.size(**o) == size && mark(o) == MARK + kind;
         let count = reached.iter().filter(stated).count();
         if count != want {
             wrong.push(format!("{count} of the {want} objects of {size} bytes are reached"));
