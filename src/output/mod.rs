@@ -25,6 +25,7 @@ use crate::aggregate::{Books, PathTree, Row, Totals, TypeTotal, heaviest_roots, 
 use crate::config::{Config, Verbosity};
 use crate::error::Result;
 use crate::incident::Incidents;
+use crate::live::Stops;
 use crate::timing::Phases;
 
 use file::Destination;
@@ -109,6 +110,8 @@ pub struct RunResult {
     pub incidents: Incidents,
     /// See [`ConservativeHold`]; shown with `-v`.
     pub conservative_holds: Vec<ConservativeHold>,
+    /// How long a live process stood still.
+    pub stops: Option<Stops>,
     /// Sentences about what is missing and how much. Each makes the result partial. What [`Totals`] shows (unread bytes, books
     /// that do not balance) is added here by [`Outputs::write_all`].
     pub partial: Vec<String>,

@@ -4,6 +4,7 @@ use super::store::{Head, Store};
 use super::{RootKind, Sources, Stratum, is_runtime_symbol};
 use crate::address::{Addr, AddrRange, WORD};
 use crate::image::Scratch;
+use crate::model::dwarf::GlobalVariable;
 use crate::model::modules::{Mask, Module};
 use crate::model::types::TypeId;
 
@@ -112,27 +113,28 @@ struct Variable<'a> {
     ty: TypeId,
 }
 
-/// Adds the roots of all segments, and returns those.
-pub(super) fn collect(sources: &Sources<'_, '_>, store: &mut Store) -> Vec<Segment> {
-    let types = &sources.debug.types;
-    let variables: Vec<Variable<'_>> = sources
-        .debug
-        .variables
-        .iter()
-        .map(|v| Variable {
+impl<'a> Variable<'a> {
+    fn all(variables: &'a [GlobalVariable], sources: &Sources<'_, '_>) -> Vec<Self> {
+        let at_its_address = |v: &'a GlobalVariable| Self {
             name: &v.name,
             addr: v.address.wrapping_add(sources.load_bias),
-            size: types.get(v.ty).size,
+            size: sources.debug.types.get(v.ty).size,
             ty: v.ty,
-        })
-        .collect();
+        };
+        variables.iter().map(at_its_address).collect()
+    }
+}
+
+/// Adds the roots of all segments, and returns those.
+pub(super) fn collect(sources: &Sources<'_, '_>, store: &mut Store) -> Vec<Segment> {
+    let own = Variable::all(&sources.debug.variables, sources);
+    let libraries = Variable::all(&sources.debug.library_variables, sources);
     let mut segments = Vec::new();
     let mut scratch = Scratch::default();
     for module in sources.modules.list.iter().filter(|m| !m.bad) {
         for (range, mask, is_bss) in parts(module) {
             let mut segment = Segment::new(range, mask, module.index, is_bss);
-            // The executable's DWARF describes the main module only.
-            let variables = if module.is_main { &variables[..] } else { &[] };
+            let variables = if module.is_main { &own } else { &libraries };
             let mut reader = Reader { sources, scratch: &mut scratch };
             add_segment(&mut segment, variables, &mut reader, store);
             segments.push(segment);

@@ -118,6 +118,22 @@ pub fn read_all(dir: &Path, module: &str) -> Vec<Expectation> {
     all
 }
 
+/// The statements of a program of its own in `dir`: those of its main package, and of the packages below it.
+///
+/// * `module`: import path of `root`, which `dir` lies in.
+pub fn read_program(dir: &Path, root: &Path, module: &str) -> Vec<Expectation> {
+    let mut all = Vec::new();
+    for file in sources(dir) {
+        let folder = file.parent().expect("a file's folder");
+        let package = match folder.strip_prefix(root) {
+            Ok(inside) if folder != dir => format!("{module}/{}", inside.display()),
+            _ => "main".to_owned(),
+        };
+        read_file(&std::fs::read_to_string(&file).unwrap(), &file.display().to_string(), &package, &mut all);
+    }
+    all
+}
+
 /// The statements of one main package's file.
 pub fn read_main(file: &Path) -> Vec<Expectation> {
     let mut all = Vec::new();

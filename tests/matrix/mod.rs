@@ -13,7 +13,6 @@ mod table;
 
 use crate::fixtures::{MODULE, unmet};
 use crate::harness::corefile::{CoreFile, core_of};
-use crate::harness::program::sources;
 use crate::harness::toolchain::selected;
 use crate::harness::{Outcome, Skip, emulated, expect, required, root, tool};
 use cells::{Claim, CoreKind, FIXTURES, RELEASES, Row};
@@ -33,6 +32,10 @@ macro_rules! per_release {
 }
 
 per_release! {
+    go_1_19: "1.19.8";
+    go_1_21: "1.21.13";
+    go_1_22: "1.22.10";
+    go_1_23: "1.23.9";
     go_1_24: "1.24.11";
     go_1_25: "1.25.5";
     go_1_26: "1.26.6";
@@ -103,11 +106,7 @@ fn check(row: &Row, version: &str) -> Outcome<Vec<String>> {
         let source = root().join(row.program());
         let expectations = match row.program() {
             FIXTURES => expect::read_all(&source, MODULE),
-            _ => sources(&source)
-                .iter()
-                .filter(|f| f.parent() == Some(&source))
-                .flat_map(|f| expect::read_main(f))
-                .collect(),
+            _ => expect::read_program(&source, &root().join(FIXTURES), MODULE),
         };
         wrong.extend(unmet(&expectations, version, row.recipe, &profile));
     }

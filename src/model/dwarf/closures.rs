@@ -51,7 +51,7 @@ impl DebugInfo<'_> {
 
     fn read_captures(&self, function: FunctionEntry) -> Option<Vec<Capture>> {
         let unit = self.unit_at(function.die)?;
-        let header = unit.header(&self.sections).ok()?;
+        let header = unit.header(self.sections(unit)).ok()?;
         let mut entries = header.entries_raw(&unit.abbrevs, Some(UnitOffset(function.die - unit.offset))).ok()?;
         let mut captures = Vec::new();
         let mut depth = 0u32;
@@ -63,7 +63,7 @@ impl DebugInfo<'_> {
                     depth += u32::from(abbrev.has_children());
                     let is_variable = matches!(abbrev.tag(), dw::DW_TAG_variable | dw::DW_TAG_formal_parameter);
                     if at == 1 && is_variable {
-                        let Ok(die) = read_die(&self.sections, unit, &mut entries, abbrev) else { break };
+                        let Ok(die) = read_die(self.sections(unit), unit, &mut entries, abbrev) else { break };
                         if let Some(offset) = die.closure_offset
                             && let Some(variable) = self.resolve_variable(&die)
                         {

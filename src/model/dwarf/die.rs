@@ -26,27 +26,40 @@ const ABBREV_READS: usize = 8;
 
 /// A compile unit written by Go's compiler or linker.
 pub(super) struct Unit {
-    /// Offset of its header in `.debug_info`.
+    /// The file that it is in: 0 is the program, the others are its libraries.
+    pub(super) file: FileBase,
+    /// Offset of its header in `.debug_info`, as all offsets here with those of the files before it added up.
     pub(super) offset: usize,
     /// One past its last byte.
     pub(super) end: usize,
     pub(super) abbrevs: Arc<Abbreviations>,
     /// `DW_AT_name`: the package.
     pub(super) package: Arc<str>,
-    /// `DW_AT_low_pc`: what lists are relative to.
+    /// `DW_AT_low_pc`: what lists are relative to; like these an address of its own file.
     pub(super) low_pc: u64,
     pub(super) addr_base: DebugAddrBase,
+}
+
+/// Makes offsets and addresses of several files one space.
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct FileBase {
+    /// Position in the list of files.
+    pub(super) index: usize,
+    /// Length of `.debug_info` of all files before it: what is added to its offsets.
+    pub(super) offset: usize,
+    /// What is added to its link-time addresses: where it was loaded, less where the program was.
+    pub(super) shift: u64,
 }
 
 impl Unit {
     /// The unit's header. Parsing it again costs less than a second lifetime on everything that keeps units.
     pub(super) fn header<'s>(&self, sections: &'s Sections<'_>) -> gimli::Result<UnitHeader<Slice<'s>>> {
-        sections.info().header_from_offset(DebugInfoOffset(self.offset))
+        sections.info().header_from_offset(DebugInfoOffset(self.offset - self.file.offset))
     }
 }
 
 /// All Go units in section order. Units in other languages (cgo) are left out: the Go compiler describes the C types it uses itself.
-pub(super) fn read_units(sections: &Sections<'_>, incidents: &mut Incidents) -> Vec<Unit> {
+pub(super) fn read_units(sections: &Sections<'_>, file: FileBase, incidents: &mut Incidents) -> Vec<Unit> {
     let mut tables: FxHashMap<usize, Option<Arc<Abbreviations>>> = FxHashMap::default();
     let abbrev_section = sections.abbrev();
     let mut budget = abbrev_section.reader().len().saturating_mul(ABBREV_READS);
@@ -73,7 +86,9 @@ pub(super) fn read_units(sections: &Sections<'_>, incidents: &mut Incidents) -> 
             incidents.count("dwarf.bad_abbreviations");
             continue;
         };
+        let offset = offset.saturating_add(file.offset);
         let mut unit = Unit {
+            file,
             offset,
             end: offset.saturating_add(header.length_including_self()),
             abbrevs,
@@ -137,6 +152,11 @@ fn address(sections: &Sections<'_>, unit: &Unit, size: u8, value: AttributeValue
         AttributeValue::DebugAddrIndex(index) => sections.addr().get_address(size, unit.addr_base, index).ok(),
         _ => None,
     }
+}
+
+/// An address of the unit's file as one of the program's.
+fn shifted(address: Option<u64>, unit: &Unit) -> Option<u64> {
+    address.map(|address| address.wrapping_add(unit.file.shift))
 }
 
 /// `DW_AT_location` as it stands in a DIE.
@@ -213,7 +233,7 @@ pub(super) fn read_die<'s>(
             dw::DW_AT_count => die.count = attr.udata_value().unwrap_or(0),
             dw::DW_AT_const_value => die.const_value = attr.sdata_value(),
             dw::DW_AT_decl_line => die.decl_line = attr.udata_value().unwrap_or(0),
-            dw::DW_AT_low_pc => die.low_pc = address(sections, unit, 8, value),
+            dw::DW_AT_low_pc => die.low_pc = shifted(address(sections, unit, 8, value), unit),
             dw::DW_AT_high_pc => high = Some(value),
             dw::DW_AT_ranges => die.ranges = attr.offset_value(),
             dw::DW_AT_location => die.location = location(value),
@@ -222,7 +242,7 @@ pub(super) fn read_die<'s>(
     }
     die.high_pc = match high {
         // An address is the end itself (Go before DWARF 5), a constant is the length.
-        Some(value) => match address(sections, unit, 8, value) {
+        Some(value) => match shifted(address(sections, unit, 8, value), unit) {
             Some(end) => Some(end),
             None => die.low_pc.and_then(|low| low.checked_add(value.udata_value()?)),
         },
@@ -260,7 +280,7 @@ fn string<'s>(sections: &'s Sections<'_>, value: AttributeValue<Slice<'s>>) -> &
 
 fn reference(unit: &Unit, value: AttributeValue<Slice<'_>>) -> usize {
     match value {
-        AttributeValue::DebugInfoRef(DebugInfoOffset(offset)) => offset,
+        AttributeValue::DebugInfoRef(DebugInfoOffset(offset)) => offset.saturating_add(unit.file.offset),
         AttributeValue::UnitRef(UnitOffset(offset)) => unit.offset.saturating_add(offset),
         _ => 0,
     }

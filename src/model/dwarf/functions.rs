@@ -81,10 +81,10 @@ impl DebugInfo<'_> {
 
     fn die_at(&self, at: usize) -> Option<Die<'_>> {
         let unit = self.unit_at(at)?;
-        let header = unit.header(&self.sections).ok()?;
+        let header = unit.header(self.sections(unit)).ok()?;
         let mut entries = header.entries_raw(&unit.abbrevs, Some(UnitOffset(at - unit.offset))).ok()?;
         let abbrev = entries.read_abbreviation().ok()??;
-        read_die(&self.sections, unit, &mut entries, abbrev).ok()
+        read_die(self.sections(unit), unit, &mut entries, abbrev).ok()
     }
 
     /// The name of the function DIE at `at`, which may be concrete, abstract or an inlined call's origin, and the package that it was
@@ -102,7 +102,7 @@ impl DebugInfo<'_> {
 
     fn read_variables(&self, function: FunctionEntry, pc: u64) -> Option<Vec<LocalVariable>> {
         let unit = self.unit_at(function.die)?;
-        let header = unit.header(&self.sections).ok()?;
+        let header = unit.header(self.sections(unit)).ok()?;
         let mut entries = header.entries_raw(&unit.abbrevs, Some(UnitOffset(function.die - unit.offset))).ok()?;
         let mut budget = LIST_BUDGET;
         let mut scopes: Vec<Scope<'_>> = Vec::new();
@@ -122,7 +122,7 @@ impl DebugInfo<'_> {
                 inlined: false,
             });
             let die = if scope.active {
-                let Ok(die) = read_die(&self.sections, unit, &mut entries, abbrev) else { break };
+                let Ok(die) = read_die(self.sections(unit), unit, &mut entries, abbrev) else { break };
                 Some(die)
             } else {
                 if entries.skip_attributes(abbrev.attributes()).is_err() {
@@ -190,8 +190,10 @@ impl DebugInfo<'_> {
         if let (Some(low), Some(high)) = (die.low_pc, die.high_pc) {
             return low <= pc && pc < high;
         }
-        let (Some(offset), Ok(header)) = (die.ranges, unit.header(&self.sections)) else { return false };
-        let (addr, lists) = (self.sections.addr(), self.sections.ranges());
+        let (Some(offset), Ok(header)) = (die.ranges, unit.header(self.sections(unit))) else { return false };
+        let sections = self.sections(unit);
+        let (addr, lists) = (sections.addr(), sections.ranges());
+        let pc = pc.wrapping_sub(unit.file.shift);
         let offset = RangeListsOffset(offset);
         let Ok(mut ranges) = lists.ranges(offset, header.encoding(), unit.low_pc, &addr, unit.addr_base) else {
             return false;
@@ -210,7 +212,7 @@ impl DebugInfo<'_> {
 
     /// Where `variable` lies at `pc`.
     fn pieces(&self, unit: &Unit, die: &Die<'_>, variable: &Variable<'_>, pc: u64, budget: &mut u32) -> Vec<Piece> {
-        let Ok(header) = unit.header(&self.sections) else { return Vec::new() };
+        let Ok(header) = unit.header(self.sections(unit)) else { return Vec::new() };
         let encoding = header.encoding();
         let size = self.types.get(variable.ty).size;
         let offset = match die.location {
@@ -218,7 +220,9 @@ impl DebugInfo<'_> {
             LocationAttr::List(offset) => LocationListsOffset(offset),
             LocationAttr::None => return Vec::new(),
         };
-        let (addr, lists) = (self.sections.addr(), self.sections.locations());
+        let sections = self.sections(unit);
+        let (addr, lists) = (sections.addr(), sections.locations());
+        let pc = pc.wrapping_sub(unit.file.shift);
         let Ok(mut entries) = lists.locations(offset, encoding, unit.low_pc, &addr, unit.addr_base) else {
             return Vec::new();
         };

@@ -1,6 +1,7 @@
 //! Debug information: units parsed in parallel into a [`TypeTable`], package variables, functions and runtime constants.
 //!
-//! All addresses here are link-time addresses of the executable; the caller adds the load bias.
+//! All addresses here are link-time addresses of the executable; the caller adds the load bias. Those of libraries are moved to where
+//! they would have to be for that sum to be right.
 //!
 //! `sections` decompresses, `die` reads units and single DIEs, `scan` visits every DIE of a unit once, `build` turns type DIEs into
 //! the table. What lies inside functions is read when asked for, by `functions`, `parts`, `closures` and `location`: a dump has goroutines at a few
@@ -24,7 +25,7 @@ use crate::incident::Incidents;
 use crate::model::types::{TypeId, TypeTable};
 use build::TypeOffsets;
 use dashmap::DashMap;
-use die::Unit;
+use die::{FileBase, Unit};
 use generics::Generics;
 use rayon::prelude::*;
 use rustc_hash::{FxBuildHasher, FxHashMap};
@@ -129,12 +130,15 @@ pub struct DebugInfo<'img> {
     pub types: TypeTable,
     /// Package variables, by address.
     pub variables: Vec<GlobalVariable>,
+    /// The same of all libraries. These also have what they share with the program, and do not use then.
+    pub library_variables: Vec<GlobalVariable>,
     /// Integer constants of `runtime`, `internal/runtime/..` and `internal/abi`, by full name.
     pub constants: FxHashMap<String, i64>,
     /// What had to be skipped.
     pub incidents: Incidents,
-    sections: Sections<'img>,
-    /// In section order.
+    /// Of the program, then of its libraries.
+    sections: Vec<Sections<'img>>,
+    /// In the order of files and sections.
     units: Vec<Unit>,
     type_offsets: TypeOffsets,
     /// By `low_pc`.
@@ -153,17 +157,39 @@ impl<'img> DebugInfo<'img> {
     /// # Errors
     /// There is no `.debug_info`, or it does not decompress. Damaged units and other sections are counted instead.
     pub fn load(exe: &Executable<'img>) -> Result<Self> {
+        Self::load_all(exe, &[])
+    }
+
+    /// As [`DebugInfo::load`], with the debug information of libraries (plugins) as far as they have any.
+    ///
+    /// * `libraries`: each with its load bias less that of `exe`.
+    ///
+    /// # Errors
+    /// As [`DebugInfo::load`].
+    pub fn load_all(exe: &Executable<'img>, libraries: &[(&Executable<'img>, u64)]) -> Result<Self> {
         let mut incidents = Incidents::default();
-        let sections = Sections::read(exe, &mut incidents)?;
-        let units = die::read_units(&sections, &mut incidents);
+        let mut sections = vec![Sections::read(exe, &mut incidents)?];
+        let mut units = die::read_units(&sections[0], FileBase::default(), &mut incidents);
+        let mut offset = sections[0].info_len();
+        for &(library, shift) in libraries {
+            let Ok(read) = Sections::read(library, &mut incidents) else {
+                incidents.count("dwarf.library_without_debug_information");
+                continue;
+            };
+            let file = FileBase { index: sections.len(), offset, shift };
+            units.extend(die::read_units(&read, file, &mut incidents));
+            offset = offset.saturating_add(read.info_len());
+            sections.push(read);
+        }
         let scans = scan_units(&sections, &units);
         incidents.add("dwarf.damaged_unit", scans.iter().filter(|scan| scan.damaged).count() as u64);
 
         let (types, type_offsets) = build::build_types(&scans, &mut incidents);
-        let mut variables = Vec::new();
+        let (mut variables, mut library_variables) = (Vec::new(), Vec::new());
         let mut constants = FxHashMap::default();
         let mut functions = Vec::new();
-        for scan in &scans {
+        for (unit, scan) in units.iter().zip(&scans) {
+            let variables = if unit.file.index == 0 { &mut variables } else { &mut library_variables };
             for raw in &scan.variables {
                 match type_offsets.find(raw.ty) {
                     Some(ty) => {
@@ -178,12 +204,18 @@ impl<'img> DebugInfo<'img> {
             functions.extend_from_slice(&scan.functions);
         }
         drop(scans);
-        variables.sort_by(|a, b| (a.address, &a.name).cmp(&(b.address, &b.name)));
+        for variables in [&mut variables, &mut library_variables] {
+            variables.sort_by(|a, b| (a.address, &a.name).cmp(&(b.address, &b.name)));
+        }
         functions.sort_unstable();
-        let generics = Generics::read(exe.symbols().map(|(name, symbol)| (name, symbol.address)), &types);
+        let files = std::iter::once((exe, 0)).chain(libraries.iter().copied());
+        let symbols =
+            files.flat_map(|(file, shift)| file.symbols().map(move |(n, s)| (n, s.address.wrapping_add(shift))));
+        let generics = Generics::read(symbols, &types);
         Ok(Self {
             types,
             variables,
+            library_variables,
             constants,
             incidents,
             sections,
@@ -201,6 +233,11 @@ impl<'img> DebugInfo<'img> {
         self.generics.is_dictionary(address)
     }
 
+    /// The sections that `unit` is in.
+    fn sections(&self, unit: &Unit) -> &Sections<'img> {
+        &self.sections[unit.file.index]
+    }
+
     /// The Go unit that holds offset `at` of `.debug_info`.
     fn unit_at(&self, at: usize) -> Option<&Unit> {
         let unit = &self.units[self.units.partition_point(|unit| unit.offset <= at).checked_sub(1)?];
@@ -209,11 +246,14 @@ impl<'img> DebugInfo<'img> {
 }
 
 /// Scans all units; results in section order. The largest go first, so that none is left alone at the end.
-fn scan_units<'s>(sections: &'s Sections<'_>, units: &[Unit]) -> Vec<UnitScan<'s>> {
+fn scan_units<'s>(sections: &'s [Sections<'_>], units: &[Unit]) -> Vec<UnitScan<'s>> {
     let mut order: Vec<usize> = (0..units.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(units[i].end - units[i].offset));
-    let mut scanned: Vec<(usize, UnitScan<'s>)> =
-        order.par_iter().with_max_len(1).map(|&i| (i, scan::scan_unit(sections, &units[i]))).collect();
+    let mut scanned: Vec<(usize, UnitScan<'s>)> = order
+        .par_iter()
+        .with_max_len(1)
+        .map(|&i| (i, scan::scan_unit(&sections[units[i].file.index], &units[i])))
+        .collect();
     scanned.sort_by_key(|(i, _)| *i);
     scanned.into_iter().map(|(_, scan)| scan).collect()
 }

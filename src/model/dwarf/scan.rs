@@ -93,7 +93,7 @@ fn scan_entries<'s>(sections: &'s Sections<'_>, unit: &Unit, scan: &mut UnitScan
         };
         if wanted {
             let die = read_die(sections, unit, &mut entries, abbrev)?;
-            scan.note(offset, &die, in_type);
+            scan.note(offset, &die, in_type, unit);
             if scan.types.len() + scan.members.len() > most {
                 return Err(gimli::Error::UnexpectedEof(gimli::ReaderOffsetId(offset as u64)));
             }
@@ -121,7 +121,7 @@ fn is_type(tag: DwTag) -> bool {
 }
 
 impl<'s> UnitScan<'s> {
-    fn note(&mut self, offset: usize, die: &Die<'s>, in_type: bool) {
+    fn note(&mut self, offset: usize, die: &Die<'s>, in_type: bool, unit: &Unit) {
         match die.tag {
             dw::DW_TAG_member => {
                 if let Some(parent) = self.types.last_mut() {
@@ -144,13 +144,15 @@ impl<'s> UnitScan<'s> {
                 elem: die.elem,
                 count: 0,
                 go_kind: die.go_kind,
-                runtime_type: die.runtime_type,
+                // Counted from the descriptors of the file's own module: only the program's are looked up so.
+                runtime_type: if unit.file.index == 0 { die.runtime_type } else { 0 },
                 members: self.members.len() as u32..self.members.len() as u32,
             }),
             dw::DW_TAG_variable => {
                 if let LocationAttr::Expression(bytes) = die.location
                     && let Some(address) = static_address(bytes)
                 {
+                    let address = address.wrapping_add(unit.file.shift);
                     self.variables.push(RawVariable { name: die.name, address, ty: die.ty });
                 }
             }

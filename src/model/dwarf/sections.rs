@@ -53,6 +53,11 @@ impl<'img> Sections<'img> {
         EndianSlice::new(&self.bytes[i], LittleEndian)
     }
 
+    /// Length of `.debug_info`.
+    pub(super) fn info_len(&self) -> usize {
+        self.bytes[0].len()
+    }
+
     pub(super) fn info(&self) -> gimli::DebugInfo<Slice<'_>> {
         self.slice(0).into()
     }

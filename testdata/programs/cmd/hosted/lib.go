@@ -44,7 +44,7 @@ func parked() {
 func Build(n C.int) {
 	lists.Build()
 	maps.Build()
-	for range int(n) {
+	for i := 0; i < int(n); i++ {
 		List = &Node{next: List}
 	}
 	go parked()

@@ -14,14 +14,24 @@ type Big struct {
 }
 
 var (
+	//goref:expect path="$P.Global" count=1 bytes=32
+	//goref:expect path="$P.Global -> next. (*$P.Own)" count=9 bytes=288
 	Global *Own
-	table  = map[string]*Own{}
-	large  *Big
+	//goref:expect path="$P.table -> $mapval. (*$P.Own)" count=100 bytes=3200
+	//goref:expect path="$P.table -> $mapval. (*$P.Own) -> name. (string)" count=100 bytes=4800
+	table = map[string]*Own{}
+	//goref:expect path="$P.large" count=1 bytes=896
+	//goref:expect path="$P.large -> own. ([100]*$P.Own) -> [10+]. (*$P.Own)" count=1 bytes=32
+	large *Big
+	//goref:expect path="$P.static -> next. (*$P.Own)" count=1 bytes=32
 	static = &Own{name: "static"}
-	boxed  any
-	fn     func() *Own
-	park   = make(chan *Own)
-	start  = make(chan struct{})
+	//goref:expect path="$P.boxed" count=1 bytes=32
+	//goref:expect path="$P.boxed -> name. (string)" count=1 bytes=48
+	boxed any
+	//goref:expect path="$P.fn -> $P.Build.func1 -> captured. (*$P.Own)" count=1 bytes=32
+	fn    func() *Own
+	park  = make(chan *Own)
+	start = make(chan struct{})
 )
 
 //go:noinline
@@ -29,6 +39,11 @@ func newOwn(n int) *Own {
 	return &Own{name: "a name of more than sixteen bytes " + strconv.Itoa(n)}
 }
 
+// What the module does not explain.
+//
+//goref:expect within="bss segment[1]" count=0 bytes=0
+//goref:expect path="$P.worker.held" count=1 bytes=32
+//goref:expect path="$P.worker.held -> tags. (map[string]*$P.Own) -> $mapval. (*$P.Own)" count=1 bytes=32
 //go:noinline
 func worker() {
 	held := newOwn(77)
@@ -40,10 +55,10 @@ func worker() {
 
 // Build fills the variables.
 func Build() {
-	for i := range 10 {
+	for i := 0; i < 10; i++ {
 		Global = &Own{next: Global, name: newOwn(i).name}
 	}
-	for i := range 100 {
+	for i := 0; i < 100; i++ {
 		table["key number "+strconv.Itoa(i)] = newOwn(i)
 	}
 	large = new(Big)
