@@ -362,8 +362,10 @@ impl Claim<'_> {
             false => total > CLASS_SIZES.get(usize::from(span.span_class >> 1) - 1).map_or(0, |size| u64::from(*size)),
         };
         let closure = self.target.retype == Retype::Closure;
-        let whole = offset == 0 && (filled || closure || self.target.masked);
+        let whole = self.target.masked || offset == 0 && (filled || closure);
         match state.open.get_mut(&ordinal) {
+            // It was scanned by a value that filled it.
+            Some(open) if open.words == 0 => return,
             // Nobody wants it scanned again.
             Some(open) if whole => open.words = 0,
             Some(open) if open.words > 1 => open.words -= 1,

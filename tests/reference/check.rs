@@ -135,10 +135,7 @@ fn check(name: &str, file: &CoreFile) {
     for types in [true, false] {
         wrong.extend(objects(&process, &dump, &Config { types, ..config.clone() }, file.truth));
     }
-    // The typed reference knows swiss maps, and the types that the allocator records since Go 1.22; older dumps are held against sets
-    // of objects alone.
-    let swiss = dump.types.find("runtime.hmap").is_none();
-    for (max_depth, fold) in [(256, true), (256, false), (4, true)].into_iter().filter(|_| swiss) {
+    for (max_depth, fold) in [(256, true), (256, false), (4, true)] {
         wrong.extend(paths(&process, &mut dump, &Config { max_depth, fold, ..config.clone() }));
     }
     wrong.extend(copying(&process, &config));

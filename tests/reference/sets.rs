@@ -70,10 +70,25 @@ pub fn is_of_the_collection(dump: &Dump<'_, '_>, object: Object) -> bool {
 /// Whether an object is the array of timers of a P: the scavenger's and the system monitor's timers come and go on their own.
 pub fn is_timers_of_a_p(dump: &Dump<'_, '_>, object: Object) -> bool {
     let memory = dump.memory();
-    let Some(heap) = field(dump, "runtime.p", "timers.heap") else { return false };
+    // A slice of the P itself up to Go 1.22.
+    let timers = || field(dump, "runtime.p", "timers");
+    let Some(heap) = field(dump, "runtime.p", "timers.heap").or_else(timers) else { return false };
     let Some(allp) = variable(dump, "runtime.allp") else { return false };
     let (array, len) = (memory.word(allp), memory.word(allp + 8));
     (0..len.min(1024)).any(|i| memory.word(memory.word(array + i * 8).wrapping_add(heap)) == object.addr)
+}
+
+/// Whether an object is a defer record that a P keeps for the next one: up to Go 1.21 the runtime's own calls while it crashes use them.
+pub fn is_spare_defer_of_a_p(dump: &Dump<'_, '_>, object: Object) -> bool {
+    let memory = dump.memory();
+    let Some(pool) = field(dump, "runtime.p", "deferpool") else { return false };
+    let Some(allp) = variable(dump, "runtime.allp") else { return false };
+    let (array, len) = (memory.word(allp), memory.word(allp + 8));
+    (0..len.min(1024)).any(|i| {
+        let slice = memory.word(array + i * 8).wrapping_add(pool);
+        let (records, len) = (memory.word(slice), memory.word(slice + 8));
+        (0..len.min(1024)).any(|i| memory.word(records + i * 8) == object.addr)
+    })
 }
 
 /// Takes out of `new` the objects of threads that started: each `m` of `runtime.allm`, youngest first, with what it points to (the

@@ -4,7 +4,7 @@
 use super::dump::Dump;
 use super::heap::Object;
 use super::paths::{Paths, SUB_OBJECTS};
-use super::values::{INDEXED, Leads, Reader, Step, What, Word, closure, holds, index_step, size_of};
+use super::values::{self, INDEXED, Leads, Reader, Step, What, Word, closure, holds, index_step, size_of};
 use goref_fast::model::heap::{MaskSource, SpanId};
 use goref_fast::model::types::{Kind, TypeId};
 use goref_fast::roots::{Root, Segment, Stratum};
@@ -71,16 +71,25 @@ struct Edge {
     steps: Vec<Step>,
 }
 
+/// Sizes of slots from 512 bytes on (`class_to_size`).
+const SIZES: [u64; 42] = [
+    512, 576, 640, 704, 768, 896, 1024, 1152, 1280, 1408, 1536, 1792, 2048, 2304, 2688, 3072, 3200, 3456, 4096, 4864,
+    5120, 5376, 6144, 6528, 6784, 6912, 8192, 9472, 9728, 10240, 10880, 12288, 13568, 14336, 16384, 18432, 19072,
+    20480, 21760, 24576, 27264, 28672,
+];
+
 /// What an object's own memory says of its type, in the order of groups.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Own {
     Nothing,
+    /// It is large, and nothing records its type.
+    Unrecorded,
     Header(u64),
     Closure(u64, u64),
     Trie(u64),
 }
 
-/// Words of an object that nobody explained yet.
+/// Words of an object that nobody explained yet; of a large object without a recorded type how often it may be scanned again.
 struct Open {
     words: u64,
     path: usize,
@@ -151,8 +160,7 @@ impl Walker<'_, '_, '_> {
             }
             let typed = root.ty.filter(|ty| self.dump.types.get(*ty).size.div_ceil(8) <= u64::from(root.nwords));
             let (what, count) = match typed {
-                Some(ty) if self.is_map_header(ty, root.nwords) => (What::MapHeader(ty), 1),
-                Some(ty) => (What::Value(ty), 1),
+                Some(ty) => (values::map_on_stack(&self.dump.types, ty, root.nwords).unwrap_or(What::Value(ty)), 1),
                 None => (What::Raw, u64::from(root.nwords)),
             };
             let path = path.expect("a root has a name");
@@ -171,12 +179,6 @@ impl Walker<'_, '_, '_> {
             }
         }
         self.levels(first, stratum != Stratum::Package);
-    }
-
-    /// A map variable whose root is more than its one word is the header of a map that lives on the stack.
-    fn is_map_header(&self, ty: TypeId, nwords: u32) -> bool {
-        let Kind::Map { header: Some(header), .. } = self.dump.types.get(ty).kind else { return false };
-        nwords > 1 && self.dump.types.get(header).size <= u64::from(nwords) * 8
     }
 
     /// Data and bss words that neither a variable nor a pointer has claimed.
@@ -298,6 +300,9 @@ impl Walker<'_, '_, '_> {
             let path = *known.entry(edge.key.clone()).or_insert_with(|| self.path(path_of[&edge.key.0], edge, storage));
             if claim.counts {
                 self.paths.count(path, self.dump.memory().size(object));
+            }
+            if let Some(open) = self.open.get_mut(&object).filter(|open| open.path == usize::MAX) {
+                open.path = path;
             }
             if let Some((own, item)) = claim.item {
                 // A later edge of this very wave may explain the rest.
@@ -501,12 +506,18 @@ impl Walker<'_, '_, '_> {
     fn claim(&mut self, object: Object, edge: &Edge) -> Option<Claim> {
         let memory = self.dump.memory();
         let size = memory.size(object);
-        let item = Item { pooled: false, at: edge.addr, count: edge.count, only: !0, tail: false };
+        let room = memory.end(object).saturating_sub(edge.addr).checked_div(size_of(&self.dump.types, &edge.to));
+        let count = edge.count.min(room.unwrap_or(u64::MAX).max(1));
+        let item = Item { pooled: false, at: edge.addr, count, only: !0, tail: false };
+        let unrecorded = memory.heap.mask_source(SpanId(object.span)) == MaskSource::Arena;
         let told_later = matches!(edge.to, What::Func | What::TrieNode(_));
         if !self.reached.insert(object) {
             let open = self.open.get_mut(&object)?;
             if told_later || matches!(edge.to, What::Untyped | What::Masked) {
                 return None;
+            }
+            if unrecorded {
+                return self.unrecorded(object, edge, item, false);
             }
             let open_words = open.words;
             let words = open_words & self.explained(object, &edge.to, &item);
@@ -521,7 +532,7 @@ impl Walker<'_, '_, '_> {
         let source = memory.heap.mask_source(SpanId(object.span));
         let item = match source {
             MaskSource::Noscan => return nothing,
-            MaskSource::Arena => unimplemented!("typed walks of releases before Go 1.22 are held against masks only"),
+            MaskSource::Arena => return self.unrecorded(object, edge, item, true),
             MaskSource::InSpan { .. } => match edge.to {
                 What::Func => (Own::Closure(memory.word(edge.addr), size), item),
                 What::TrieNode(_) => (Own::Trie(if memory.word(edge.addr) & 0xff != 0 { 1 } else { 2 }), item),
@@ -545,6 +556,37 @@ impl Walker<'_, '_, '_> {
             }
         };
         Some(Claim { counts: true, item: Some(item) })
+    }
+
+    /// An object over 512 bytes whose type nothing records: a value that fills it from its start is what it is. Others are read as far as
+    /// they go, eight of them at most, and whatever is left over goes by the mask.
+    fn unrecorded(&mut self, object: Object, edge: &Edge, item: Item, first: bool) -> Option<Claim> {
+        let memory = self.dump.memory();
+        let (offset, size) = (edge.addr - object.addr, memory.size(object));
+        let total = size_of(&self.dump.types, &edge.to).saturating_mul(item.count);
+        let large = memory.heap.spans()[object.span as usize].is_large();
+        // Otherwise the allocator had chosen the next smaller size.
+        let below = SIZES.iter().copied().take_while(|s| *s < size).last().unwrap_or(512);
+        let filled = if large { total + 8 > memory.end(object).saturating_sub(edge.addr) } else { total > below };
+        let masked = edge.to == What::Masked;
+        let whole = masked || offset == 0 && (filled || edge.to == What::Func);
+        match self.open.get_mut(&object) {
+            Some(open) if open.words == 0 => return None,
+            Some(open) if whole => open.words = 0,
+            Some(open) if open.words > 1 => open.words -= 1,
+            Some(_) => return None,
+            None if whole => {}
+            None => {
+                self.open.insert(object, Open { words: 8, path: usize::MAX });
+            }
+        }
+        let item = match &edge.to {
+            What::Func if offset == 0 => Some((Own::Closure(memory.word(edge.addr), size), item)),
+            What::Masked => Some((Own::Unrecorded, Item { at: object.addr, count: 1, ..item })),
+            What::Func | What::TrieNode(_) | What::Untyped => None,
+            _ => Some((Own::Unrecorded, item)),
+        };
+        Some(Claim { counts: first, item })
     }
 
     /// The words of an object of at most 512 bytes that a value in it explains.
@@ -593,6 +635,7 @@ impl Walker<'_, '_, '_> {
     fn retype(&mut self, own: &Own, edge: &Edge, path: &mut usize) -> (What, bool) {
         match own {
             Own::Nothing => (edge.to.clone(), false),
+            Own::Unrecorded => (edge.to.clone(), true),
             Own::Closure(pc, room) => match closure(self.dump, *pc, *room) {
                 Some((name, what)) => {
                     *path = self.paths.child(*path, &(name, None));
@@ -614,7 +657,8 @@ impl Walker<'_, '_, '_> {
                 let keep = match &edge.to {
                     // The descriptor of a map's memory says less than the map's own type.
                     What::MapGroups(_) => t.name.contains("map.group["),
-                    What::MapDirectory(_) => matches!(t.kind, Kind::Pointer(_)),
+                    What::MapBuckets(_) => t.name.contains("map.bucket["),
+                    What::MapDirectory(_) | What::MapListed(_) => matches!(t.kind, Kind::Pointer(_)),
                     What::Elements(elem) if *elem == ty || self.dump.types.get(*elem).name == t.name => true,
                     // A shape stands for the types that it was compiled for.
                     What::Elements(known) | What::Value(known) => {
@@ -683,10 +727,13 @@ impl Walker<'_, '_, '_> {
     /// Starts over from what types left open, by masks.
     fn leftover(&mut self, next: &mut Level) {
         let open = std::mem::take(&mut self.open);
-        let mut open: Vec<_> = open.into_iter().map(|(object, o)| (o.path, object, o.words)).collect();
+        let memory = self.dump.memory();
+        let large = |object: &Object| memory.size(*object) > 512;
+        let mut open: Vec<_> = open.into_iter().map(|(object, o)| (o.path, large(&object), object, o.words)).collect();
         open.sort();
-        for (path, object, only) in open.into_iter().filter(|o| o.2 != 0) {
-            let group = Group { path, what: What::Masked, checked: false };
+        for (path, checked, object, only) in open.into_iter().filter(|o| o.3 != 0) {
+            let only = if checked { !0 } else { only };
+            let group = Group { path, what: What::Masked, checked };
             next.push(group, Item { pooled: false, at: object.addr, count: 1, only, tail: false });
         }
         let mut loose = std::mem::take(&mut self.loose);

@@ -25,6 +25,12 @@ pub enum What {
     MapDirectory(TypeId),
     MapTable(TypeId),
     MapGroups(TypeId),
+    /// Buckets of a classic map.
+    MapBuckets(TypeId),
+    /// `runtime.mapextra` of a classic map, its lists of buckets, and the pointers of such a list.
+    MapExtra(TypeId),
+    MapList(TypeId),
+    MapListed(TypeId),
     /// A node of a hash trie, to be told by its first byte.
     TrieNode(TypeId),
     Bytes,
@@ -145,8 +151,27 @@ impl<'r, 'p, 'img> Reader<'r, 'p, 'img> {
                     };
                     self.push(dir, to, true);
                 }
+                // Both arrays, to their very ends; then what keeps overflow buckets alive.
+                let header = map_header_type(types, *ty);
+                let at = |field: &str| header.and_then(|header| types.field(header, field)).map(|field| field.offset);
+                self.storage(at("buckets"), What::MapBuckets(*ty), u64::from(u32::MAX >> 1));
+                self.storage(at("oldbuckets"), What::MapBuckets(*ty), u64::from(u32::MAX >> 1));
+                self.storage(at("extra"), What::MapExtra(*ty), 1);
             }
             What::MapDirectory(ty) => self.push(0, Leads::To(What::MapTable(*ty), 1), true),
+            What::MapExtra(ty) => {
+                let extra = types.find("runtime.mapextra");
+                let at = |field: &str| extra.and_then(|extra| types.field(extra, field)).map(|field| field.offset);
+                let buckets = What::MapBuckets(*ty);
+                for (field, to) in
+                    [("overflow", What::MapList(*ty)), ("oldoverflow", What::MapList(*ty)), ("nextOverflow", buckets)]
+                {
+                    self.storage(at(field), to, 1);
+                }
+            }
+            What::MapList(ty) => self.storage(Some(0), What::MapListed(*ty), (self.word)(16)),
+            What::MapListed(ty) => self.storage(Some(0), What::MapBuckets(*ty), 1),
+            What::MapBuckets(ty) => self.bucket(*ty),
             What::MapTable(ty) => {
                 let table = table_type(types, *ty);
                 let at = |path| table.and_then(|t| types.field_path(t, path)).map(|(offset, _)| offset);
@@ -248,7 +273,16 @@ impl<'r, 'p, 'img> Reader<'r, 'p, 'img> {
             Kind::Array(p, 0) => pointee(types, p),
             _ => None,
         });
+        // Before Go 1.20 there is no such array, and the name alone says it.
+        let named = || types.find(name.split_once('[')?.1.strip_suffix(']')?);
+        let of = of.or_else(|| named().filter(|_| atomic));
         let word = fields.iter().find(|f| types.get(f.ty).kind == Kind::UnsafePointer);
+        if let ("sync.entry", [field], Some(any)) = (name, fields, types.find("interface {}"))
+            && word.is_some()
+        {
+            self.under(0, field_step(types, &field.name, any), |s| s.one(at + field.offset, What::Value(any)));
+            return;
+        }
         if let (true, Some(elem), Some(word)) = (atomic, of, word) {
             let step = (field_step(types, &word.name, word.ty).0, Some(elem));
             self.under(0, step, |s| s.one(at + word.offset, pointer(types, elem)));
@@ -321,6 +355,42 @@ impl<'r, 'p, 'img> Reader<'r, 'p, 'img> {
         }
     }
 
+    /// A word that leads to memory of the value itself; edges of a value are in the order of these calls.
+    fn storage(&mut self, at: Option<u64>, to: What, count: u64) {
+        let Some(at) = at else { return };
+        self.place.push(at as u32);
+        self.push(at, Leads::To(to, count), true);
+        self.place.pop();
+    }
+
+    /// Eight bytes of hashes, `keys`, `values` (`elems` in descriptors), and the next bucket.
+    fn bucket(&mut self, map: TypeId) {
+        let types = &self.dump.types;
+        let Kind::Map { key, elem, .. } = types.get(map).kind else { return };
+        let Some(bucket) = bucket_type(types, map) else { return };
+        let hashes = (self.word)(0).to_le_bytes();
+        for (part, names, label, ty) in
+            [(0, ["keys", "keys"], "$mapkey", key), (1, ["values", "elems"], "$mapval", elem)]
+        {
+            let Some(cells) = names.iter().find_map(|name| types.field(bucket, name)) else { continue };
+            let Kind::Array(cell, _) = types.get(cells.ty).kind else { continue };
+            for slot in 0..8 {
+                let offset = cells.offset + slot * types.get(cell).size;
+                // 0 and 1 are empty, 2 to 4 were moved to the new array.
+                self.in_use = hashes[slot as usize] > 4;
+                self.repeat.push(slot);
+                self.under(part, field_step(types, label, ty), |s| match pointee(types, cell) {
+                    Some(_) if types.get(cell).size != types.get(ty).size => s.one(offset, What::Value(ty)),
+                    _ => s.value(cell, offset),
+                });
+                self.repeat.pop();
+            }
+        }
+        self.in_use = true;
+        let next = types.field(bucket, "overflow").map(|field| field.offset);
+        self.storage(next, What::MapBuckets(map), 1);
+    }
+
     /// Eight control bytes, then keys and elements: `slots [8]struct{key, elem}`, or `keys` and `elems`.
     fn group(&mut self, map: TypeId) {
         let types = &self.dump.types;
@@ -383,6 +453,28 @@ fn header_fields(types: &TypeTable, map: TypeId) -> Option<(u64, u64)> {
     Some((types.field_path(header, "dirPtr")?.0, types.field_path(header, "dirLen")?.0))
 }
 
+fn map_header_type(types: &TypeTable, map: TypeId) -> Option<TypeId> {
+    let Kind::Map { header, .. } = types.get(map).kind else { return None };
+    header
+}
+
+/// What a value of `nwords` words is whose type is said to be a map, which has one: the map's own memory on a stack.
+pub fn map_on_stack(types: &TypeTable, map: TypeId, nwords: u32) -> Option<What> {
+    let words = |ty: Option<TypeId>| ty.map(|ty| types.get(ty).size.div_ceil(8));
+    let (nwords, header) = (u64::from(nwords), words(map_header_type(types, map))?);
+    match Some(nwords) {
+        Some(0 | 1) => None,
+        n if n == Some(header) => Some(What::MapHeader(map)),
+        n if n == words(group_type(types, map)) => Some(What::MapGroups(map)),
+        n if n == words(bucket_type(types, map)) => Some(What::MapBuckets(map)),
+        _ => (header <= nwords).then_some(What::MapHeader(map)),
+    }
+}
+
+fn bucket_type(types: &TypeTable, map: TypeId) -> Option<TypeId> {
+    pointee(types, types.field(map_header_type(types, map)?, "buckets")?.ty)
+}
+
 fn table_type(types: &TypeTable, map: TypeId) -> Option<TypeId> {
     let Kind::Map { header: Some(header), .. } = types.get(map).kind else { return None };
     pointee(types, pointee(types, types.field_path(header, "dirPtr")?.1)?)
@@ -407,7 +499,10 @@ pub fn size_of(types: &TypeTable, what: &What) -> u64 {
         },
         What::MapTable(ty) => table_type(types, *ty).map_or(0, |t| types.get(t).size),
         What::MapGroups(ty) => group_type(types, *ty).map_or(0, |t| types.get(t).size),
-        What::MapDirectory(_) | What::Func => 8,
+        What::MapBuckets(ty) => bucket_type(types, *ty).map_or(0, |t| types.get(t).size),
+        What::MapExtra(_) => types.find("runtime.mapextra").map_or(0, |t| types.get(t).size),
+        What::MapList(_) => 24,
+        What::MapListed(_) | What::MapDirectory(_) | What::Func => 8,
         What::Bytes => 1,
         What::Untyped | What::Raw | What::Masked => 0,
     }
