@@ -12,6 +12,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Attach, Capture, Config, Verbosity};
 use crate::error::{Error, Result};
+use crate::image::Search;
+use crate::image::debuginfod::Debuginfod;
 use crate::live::{Pause, guard};
 use crate::output::Outcome;
 use crate::output::file::{ignore_broken_pipe, same_file};
@@ -72,6 +74,11 @@ How long the process stands still:
   whole  until the analysis is done
 By default fork, and another where that is impossible; the report says which and why";
 
+const DEBUG_FILE_HELP: &str = "\
+The executable's debug information, if it was taken out (objcopy --only-keep-debug). Its build id must be the executable's. \
+Without this option an executable that has none is looked up as debuggers do it: DIR/.build-id/xx/yyyy.debug, the file that \
+.gnu_debuglink names (below DIR, beside the executable, in .debug/), and the servers in DEBUGINFOD_URLS, if that is set";
+
 /// The command line as typed.
 #[derive(Debug, Parser)]
 #[command(name = "goref-fast", version, about = ABOUT, after_help = TEACHING, arg_required_else_help = true)]
@@ -101,10 +108,11 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct CoreArgs {
-    /// The executable that ran, with DWARF (do not strip it); may be compressed with zstd or gzip
+    /// The executable that ran; or a directory that was / for the process (a container's root), to find it in by the path that
+    /// the core names. May be compressed with zstd, lz4, gzip or xz
     exe: PathBuf,
 
-    /// Its core dump, from gcore or from the kernel; may be compressed with zstd or gzip
+    /// Its core dump, from gcore, the kernel or systemd-coredump; may be compressed with zstd, lz4, gzip or xz
     core: PathBuf,
 
     #[command(flatten)]
@@ -201,6 +209,14 @@ struct Options {
     #[arg(long, value_name = "FILE.json")]
     stats: Option<PathBuf>,
 
+    /// The executable's debug information, if it was taken out (objcopy --only-keep-debug) [default: looked for]
+    #[arg(long, value_name = "FILE", long_help = DEBUG_FILE_HELP)]
+    debug_file: Option<PathBuf>,
+
+    /// Folder with debug information by build id and by path [default: /usr/lib/debug]
+    #[arg(long, value_name = "DIR")]
+    debug_dir: Option<PathBuf>,
+
     /// Unpack compressed inputs here [default: the system's folder for temporary files]
     #[arg(long, value_name = "DIR")]
     tmpdir: Option<PathBuf>,
@@ -269,7 +285,7 @@ impl Options {
     fn into_config(self, exe: PathBuf, core: PathBuf, attach: Option<Attach>) -> Result<Config, String> {
         // The result would replace what it was made from.
         for written in [Some(&self.output), self.stats.as_ref()].into_iter().flatten() {
-            for read in [&exe, &core] {
+            for read in [Some(&exe), Some(&core), self.debug_file.as_ref()].into_iter().flatten() {
                 if is_same(written, read) {
                     return Err(format!("the output {} is also an input", written.display()));
                 }
@@ -298,6 +314,7 @@ impl Options {
             fold: !self.no_fold,
             types: !self.no_types,
             stats: self.stats,
+            search: Search { file: self.debug_file, dir: self.debug_dir, debuginfod: Debuginfod::from_env() },
             tmpdir: self.tmpdir,
             verbosity,
         })
@@ -471,6 +488,7 @@ mod tests {
         assert_eq!(config.output, Path::new("grf.out"));
         assert_eq!((config.max_depth, config.max_stacks), (256, 50_000));
         assert!(config.fold && config.types && config.stats.is_none() && config.tmpdir.is_none());
+        assert!(config.search.file.is_none() && config.search.dir.is_none());
         assert_eq!(config.verbosity, Verbosity::Normal);
         assert_eq!(Some(config.threads), std::thread::available_parallelism().ok());
     }
@@ -492,6 +510,10 @@ mod tests {
             "s.json",
             "--tmpdir",
             "/tmp",
+            "--debug-file",
+            "app.debug",
+            "--debug-dir",
+            "/srv/debug",
             "-o",
             "p.out",
             "app",
@@ -502,6 +524,8 @@ mod tests {
         assert!(!config.fold && !config.types);
         assert_eq!(config.stats.as_deref(), Some(Path::new("s.json")));
         assert_eq!(config.tmpdir.as_deref(), Some(Path::new("/tmp")));
+        assert_eq!(config.search.file.as_deref(), Some(Path::new("app.debug")));
+        assert_eq!(config.search.dir.as_deref(), Some(Path::new("/srv/debug")));
         assert_eq!(config.output, Path::new("p.out"));
         assert_eq!(config.verbosity, Verbosity::Verbose);
     }

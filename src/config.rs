@@ -1,5 +1,6 @@
 //! What the user meant: every default filled in, every contradiction already refused by [`crate::cli`].
 
+use crate::image::Search;
 use crate::live::Pause;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -46,9 +47,9 @@ pub struct Capture {
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The executable, or a zstd-compressed copy of it.
+    /// The executable, or a directory to find it in.
     pub exe: PathBuf,
-    /// The core dump, or a zstd-compressed copy of it.
+    /// The core dump.
     pub core: PathBuf,
     /// The process that is analyzed instead of a core; `core` is empty then, and `exe` if it is the process's own.
     pub attach: Option<Attach>,
@@ -66,6 +67,8 @@ pub struct Config {
     pub types: bool,
     /// Where the stats file goes, if wanted.
     pub stats: Option<PathBuf>,
+    /// Where debug information is looked for that is not in the executable.
+    pub search: Search,
     /// Where compressed inputs are unpacked; `None` is the system's folder for temporary files.
     pub tmpdir: Option<PathBuf>,
     /// How much is printed.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 /// Causes by which a root, or what an object holds, may be missing from the profile. The others cost a name or precision.
-const LOSSES: [&str; 35] = [
+const LOSSES: [&str; 36] = [
     "globals.unreadable",
     "module.bad_segment",
     "module.mask_unread",
@@ -31,6 +31,7 @@ const LOSSES: [&str; 35] = [
     "stack.bad_g_layout",
     "stack.endless_defers",
     "stack.no_allgs",
+    "stack.unread_map",
     "stack.unreadable",
     "stack.unreadable_allgs",
     "stack.unreadable_defer",

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::image::copying::CopyingImage;
 use crate::image::executable::Executable;
-use crate::image::{Image, Inputs, Process};
+use crate::image::{Image, Input, Inputs, Process, Request};
 use crate::incident::Incidents;
 use crate::model::descriptors::{Descriptors, ModuleTypes};
 use crate::model::dwarf::DebugInfo;
@@ -54,15 +54,31 @@ pub fn run(config: &Config, progress: &Progress) -> Result<Outcome> {
         }
         let inputs = phases.time("open", || {
             progress.phase("opening executable and core");
-            Inputs::open(&config.exe, &config.core, config.tmpdir.as_deref())
+            let (exe, core, tmpdir) = (&config.exe, &config.core, config.tmpdir.as_deref());
+            Inputs::open_all(&Request { exe, core, tmpdir, search: &config.search, watch: progress })
         })?;
         let process = phases.time("open", || Process::parse(&inputs))?;
-        let result = analyze(&process, &process.image, config, progress, &mut phases)?;
+        let result = analyze(&process, &process.image, config, progress, &mut phases)
+            .map_err(|e| with_what_is_missing(e, process.image.missing().bytes(), inputs.core()))?;
         inputs.verify_unchanged()?;
         Ok::<_, Error>(result)
     })?;
     progress.phase("writing profile");
     outputs.write_all(config, RunResult { phases, ..result })
+}
+
+/// A core that was cut off fails at whatever it lacks first: says so before that.
+fn with_what_is_missing(error: Error, missing: u64, core: &Input) -> Error {
+    if missing == 0 {
+        return error;
+    }
+    Error::new(format!(
+        "core dump {}: cut off: it lacks {missing} bytes of the process's memory, and something among them that nothing can be \
+         done without",
+        core.path().display()
+    ))
+    .cause(error)
+    .remedy("take the core again with room for all of it: ulimit -c unlimited, space on the disk, no limits in coredump.conf")
 }
 
 /// Everything between the bytes and the result.
@@ -138,7 +154,8 @@ pub fn model_and_walk_observed<O: Observer, I>(
 ) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
     let libraries = process.libraries.iter();
     let libraries: Vec<_> = libraries.map(|l| (&l.executable, l.load_bias.wrapping_sub(process.load_bias))).collect();
-    let debug = debug_information(&process.executable, &libraries, progress, phases)?;
+    let debug = debug_information(&process.executable, &libraries, progress, phases)
+        .map_err(|e| with_refused(e, &process.refused_debug_files))?;
     model_and_walk_with(debug, process, image, config, observer, &|_| Ok(()), progress, phases)
 }
 
@@ -289,6 +306,15 @@ fn result<I>(process: &Process<'_, I>, image: &dyn Image, model: &Model, walked:
     }
 }
 
+/// Names the files that could have had the debug information, if there is none.
+fn with_refused(error: Error, refused: &[String]) -> Error {
+    if refused.is_empty() {
+        return error;
+    }
+    let remedy = error.remedy_text().unwrap_or_default().to_owned();
+    Error::new(format!("{error}; not taken: {}", refused.join("; "))).remedy(remedy)
+}
+
 /// Refuses programs without Go code.
 fn check_is_go(exe: &Executable<'_>) -> Result<()> {
     if exe.is_go() {
@@ -393,12 +419,13 @@ fn target<I>(process: &Process<'_, I>, counters: &RuntimeCounters) -> Target {
     let entry = Addr(exe.entry().wrapping_add(process.load_bias));
     // The name in the dumped process, not that of EXE: a renamed copy must give the same profile.
     let text = process.files.iter().find(|f| f.range.contains(entry));
-    let path = text.map_or("", |f| f.path.trim_end_matches(" (deleted)"));
+    let path = text.map_or("", |f| f.live_path());
     let name = path.rsplit('/').next().filter(|name| !name.is_empty());
     let name = name.map_or_else(|| exe.file_name().into_owned(), str::to_owned);
     let text = text.map_or((AddrRange::default(), 0), |f| (f.range, f.offset));
     Target {
         exe_name: name,
+        debug_file: exe.debug_file().map(|path| path.display().to_string()),
         build_id: exe.build_id().map(|id| id.iter().map(|b| format!("{b:02x}")).collect()),
         go_version: counters.build_version.clone().unwrap_or_default(),
         mapping: TextMapping { start: text.0.start.0, limit: text.0.end().0, offset: text.1 },

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::image::Watch;
+
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// A line that shows what is going on. All methods may be called from any thread and cost little; hot loops report sums.
@@ -48,6 +50,19 @@ impl Progress {
         }
     }
 
+    /// Begins a phase that reads bytes.
+    ///
+    /// * `expected`: how many there will be, 0 if unknown.
+    pub fn bytes_phase(&self, name: &'static str, expected: u64) {
+        if expected == 0 {
+            self.begin(name, "{spinner} {msg} {elapsed} {bytes}, {bytes_per_sec}");
+            self.bar.unset_length();
+        } else {
+            self.begin(name, "{spinner} {msg} {elapsed} {bytes}/{total_bytes}, {bytes_per_sec}");
+            self.bar.set_length(expected);
+        }
+    }
+
     /// Counts `n` more objects of the current phase.
     pub fn objects(&self, n: u64) {
         self.bar.inc(n);
@@ -70,6 +85,16 @@ impl Progress {
         self.bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
             let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
         }));
+    }
+}
+
+impl Watch for Progress {
+    fn begin(&self, step: &'static str, bytes: u64) {
+        self.bytes_phase(step, bytes);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.bar.inc(bytes);
     }
 }
 

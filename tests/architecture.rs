@@ -25,9 +25,14 @@ const MODEL_ARROWS: [&[&str]; 4] =
     [&["types", "dwarf", "layout"], &["modules"], &["descriptors", "heap", "queues"], &["stacks"]];
 
 /// Where a dependency may be named: the crate, then path prefixes below `src/`. What is not listed may be used anywhere.
-const DOORS: [(&str, &[&str]); 15] = [
+const DOORS: [(&str, &[&str]); 19] = [
     ("memmap2", &["image/map.rs"]),
     ("zstd", &["image/", "live/"]),
+    ("lz4_flex", &["image/decompress/"]),
+    ("liblzma", &["image/decompress/"]),
+    ("rustix", &["image/decompress/"]),
+    // The one place that uses the network.
+    ("ureq", &["image/debuginfod.rs"]),
     ("object", &["image/", "model/dwarf/"]),
     ("gimli", &["model/dwarf/", "model/stacks/"]),
     // Caches by type or function, never by pointer.

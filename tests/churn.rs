@@ -77,8 +77,13 @@ fn check_all(version: &str, mode: Mode, writer: Writer) {
         let Some(toolchain) = required(Toolchain::get(version)) else { return };
         let recipe = Recipe { machine: writer.machine(), ..mode.into() };
         let program = Program::build(&toolchain, PROGRAM, recipe);
-        let death =
-            Death { args: &[us, how], procs: PROCS as u32, godebug: "", second_abort: how == "runtime", signal: None };
+        let death = Death {
+            args: &[us, how],
+            procs: PROCS as u32,
+            godebug: "",
+            second_abort: how == "runtime",
+            ..Death::default()
+        };
         let Some((core, _)) = required(dying::take(&program, &death, writer)) else { return };
         let findings = check(version, mode, &program.exe, &core);
         wrong.extend(findings.iter().map(|finding| format!("{us} {how}: {finding}")));

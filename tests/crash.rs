@@ -10,7 +10,7 @@ use crate::harness::corefile::{Truth, parse_truth};
 use crate::harness::dying::{self, Death, Writer};
 use crate::harness::program::{Mode, Program, Recipe};
 use crate::harness::toolchain::{Toolchain, newest, selected};
-use crate::harness::{Outcome, expect, required, root, tool};
+use crate::harness::{Outcome, Skip, expect, required, root, tool};
 use crate::reference::check::{config, walk};
 use crate::reference::dump::Dump;
 use crate::reference::heap::{Memory, Object};
@@ -97,6 +97,26 @@ fn debugger() {
     }
 }
 
+/// What the kernel leaves out: file-backed memory never, always or but for the first page of each ELF file; shared memory.
+#[test]
+fn coredump_filters() {
+    let Some(version) = newest() else { return };
+    if required(dying::kernel_writes_cores().map_err(Skip)).is_none() {
+        return;
+    }
+    let mut wrong = Vec::new();
+    for filter in ["0x33", "0x3f", "0x23", "0x1", "0x7f"] {
+        for way in WAYS.iter().filter(|way| ["abort", "nil"].contains(&way.name)) {
+            let Some(crash) = required(Crash::take(version, Mode::Default, way, Writer::Kernel, filter)) else {
+                return;
+            };
+            let found = check(version, Mode::Default, way, &crash);
+            wrong.extend(found.iter().map(|finding| format!("{filter} {}: {finding}", way.name)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Programs for arm64.
 #[test]
 fn emulator() {
@@ -116,7 +136,7 @@ fn emulator() {
 fn check_all(version: &str, mode: Mode, writer: Writer) {
     let mut wrong = Vec::new();
     for way in &WAYS {
-        let Some(crash) = required(Crash::take(version, mode, way, writer)) else { return };
+        let Some(crash) = required(Crash::take(version, mode, way, writer, "")) else { return };
         wrong.extend(check(version, mode, way, &crash).iter().map(|finding| format!("{}: {finding}", way.name)));
     }
     assert!(wrong.is_empty(), "{version} {} {writer:?}:\n{}", mode.name(), wrong.join("\n"));
@@ -255,13 +275,14 @@ struct Crash {
 }
 
 impl Crash {
-    fn take(version: &str, mode: Mode, way: &Way, writer: Writer) -> Outcome<Self> {
+    fn take(version: &str, mode: Mode, way: &Way, writer: Writer, filter: &str) -> Outcome<Self> {
         let toolchain = Toolchain::get(version)?;
         let recipe = Recipe { machine: writer.machine(), ..mode.into() };
         let program = Program::build(&toolchain, "testdata/programs/cmd/crash", recipe);
         // Goroutines in their prologue: preempted there and nowhere else.
         let godebug = if way.name == "prologue" { "asyncpreemptoff=1" } else { "" };
-        let death = Death { args: &[way.name], procs: 2, godebug, second_abort: way.by_abort, signal: None };
+        let death =
+            Death { args: &[way.name], procs: 2, godebug, filter, second_abort: way.by_abort, ..Death::default() };
         let (core, line) = dying::take(&program, &death, writer)?;
         let truth = parse_truth(&line, "TRUTH").expect("numbers after TRUTH");
         Ok(Self { exe: program.exe, core, truth })

@@ -123,7 +123,7 @@ fn takes_the_runtime(profile: &Profile) -> Vec<String> {
     let structures = ["(*runtime.timers)", "(*runtime.p)", "(*runtime.m)", "(*runtime.sudog)", "(*sudog<"];
     let through = |frame: &String| structures.iter().any(|s| frame.contains(s));
     let users = |root: &String| root.starts_with("main.") || root.starts_with("goref.test/");
-    let stacks = profile.stacks.iter().map(|(stack, _)| stack);
+    let stacks = profile.stacks.keys();
     let taken = stacks.filter(|stack| stack.first().is_some_and(users) && stack.iter().any(through));
     taken.map(|stack| format!("a variable of the program takes the runtime's: {}", stack.join(" -> "))).collect()
 }

@@ -7,6 +7,8 @@
 //! * [`shapes`]: generated heaps of `perf/gen`: totals of a million mixed objects, lists, self-referring types.
 //! * [`attach`]: running processes: the same bytes as from a core; a busy program that is attached to, and the attacher killed, many times.
 //! * [`crash`]: programs that die in several ways, dumped by the kernel or by gdb; every object that a crash makes is named.
+//! * [`debug_files`]: debug information in files of its own, on servers; executables in a sysroot.
+//! * [`kinds`]: kernel cores of every filter, cut off by limits, of too many segments, compressed; odd executables.
 //! * [`books`]: a program that states its own books: every total, counter and kind of garbage; and roots left out one kind at a time.
 //! * [`cgo`]: goroutines in C code and in functions that C called.
 //! * [`churn`]: dumps taken at any time: in collections, in the allocator, in the middle of growing stacks.
@@ -33,9 +35,11 @@ mod books;
 mod cgo;
 mod churn;
 mod crash;
+mod debug_files;
 mod fixtures;
 mod harness;
 mod hostile;
+mod kinds;
 mod matrix;
 mod reference;
 mod releases;

@@ -114,6 +114,7 @@ fn measure(criterion: &mut Criterion, dump: &Dump, pools: &[ThreadPool]) {
         fold: true,
         types: true,
         stats: None,
+        search: Default::default(),
         tmpdir: None,
         verbosity: Verbosity::Quiet,
     };

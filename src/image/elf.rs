@@ -187,19 +187,10 @@ impl Header {
 
     /// All program headers, also more than 65534 (`PN_XNUM`).
     pub(crate) fn segments(&self, data: &[u8], what: &str) -> Result<Vec<Segment>> {
-        let mut count = u64::from(self.e_phnum);
-        if self.e_phnum == PN_XNUM {
-            let section_0 = bytes_at(data, self.e_shoff, SHDR_SIZE as u64).filter(|_| self.e_shoff != 0);
-            let section_0 = section_0.and_then(SectionHeader::parse).ok_or_else(|| {
-                Error::new(format!(
-                    "{what}: the number of program headers is kept in section header 0 at file offset {:#x}, but the file ends at {:#x}",
-                    self.e_shoff,
-                    data.len()
-                ))
-                .remedy("the file is probably cut off; copy or dump it again")
-            })?;
-            count = section_0.sh_info.into();
-        }
+        let count = match self.e_phnum {
+            PN_XNUM => self.extended_phnum(data, what)?,
+            n => n.into(),
+        };
         if count == 0 {
             return Ok(Vec::new());
         }
@@ -208,7 +199,7 @@ impl Header {
             return Err(Error::new(format!("{what}: size of a program header: expected {PHDR_SIZE}, found {found}")));
         }
         // The table must lie in the file before anything is sized by its count.
-        let table = bytes_at(data, self.e_phoff, count * PHDR_SIZE as u64).ok_or_else(|| {
+        let table = bytes_at(data, self.e_phoff, count.saturating_mul(PHDR_SIZE as u64)).ok_or_else(|| {
             Error::new(format!(
                 "{what}: {count} program headers at file offset {:#x} reach beyond the end of the file at {:#x}",
                 self.e_phoff,
@@ -217,6 +208,28 @@ impl Header {
             .remedy("the file is probably cut off; copy or dump it again")
         })?;
         Ok(table.chunks_exact(PHDR_SIZE).filter_map(Segment::parse).collect())
+    }
+
+    /// The number of program headers that `e_phnum` cannot hold.
+    ///
+    /// The kernel writes section header 0, which has it, at the very end of a core, so it is the first thing that a size limit
+    /// takes away. But the notes are the first segment then, and their contents begin where the program headers end.
+    fn extended_phnum(&self, data: &[u8], what: &str) -> Result<u64> {
+        let section_0 = bytes_at(data, self.e_shoff, SHDR_SIZE as u64).filter(|_| self.e_shoff != 0);
+        if let Some(section_0) = section_0.and_then(SectionHeader::parse) {
+            return Ok(section_0.sh_info.into());
+        }
+        let first = bytes_at(data, self.e_phoff, PHDR_SIZE as u64).and_then(Segment::parse).filter(Segment::is_note);
+        let table = first.and_then(|notes| notes.p_offset.checked_sub(self.e_phoff));
+        let count = table.filter(|len| len % PHDR_SIZE as u64 == 0).map(|len| len / PHDR_SIZE as u64);
+        count.filter(|n| *n >= PN_XNUM.into()).ok_or_else(|| {
+            Error::new(format!(
+                "{what}: the number of program headers is kept in section header 0 at file offset {:#x}, but the file ends at {:#x}",
+                self.e_shoff,
+                data.len()
+            ))
+            .remedy("the file is probably cut off; copy or dump it again")
+        })
     }
 
     /// All section headers and the section names; empty if the file has none or they are cut off.
@@ -273,9 +286,7 @@ fn machine_name(machine: u16) -> String {
 fn not_elf(data: &[u8], what: &str) -> Error {
     // Formats that users mix up with ELF, by magic.
     let known = match data {
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => Some("xz-compressed data; decompress it first"),
         [b'B', b'Z', b'h', ..] => Some("bzip2-compressed data; decompress it first"),
-        [0x04, 0x22, 0x4d, 0x18, ..] => Some("lz4-compressed data; decompress it first"),
         [b'M', b'Z', ..] => Some("a Windows program"),
         [0xcf, 0xfa, 0xed, 0xfe, ..] => Some("a macOS program"),
         [b'#', b'!', ..] => Some("a script"),

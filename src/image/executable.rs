@@ -1,5 +1,8 @@
 //! The executable file: sections (uncompressed on demand), symbols, build ids, entry.
 //!
+//! Its debug information may be in a file of its own ([`DebugFile`], found by `separate`): DWARF and symbols are then read from that
+//! one, contents always from the executable.
+//!
 //! All addresses are link-time addresses: add the load bias for the process.
 
 use std::borrow::Cow;
@@ -11,7 +14,7 @@ use object::elf;
 use rustc_hash::FxHashMap;
 
 use super::elf::{Header, SectionHeader, Segment, bytes_at, string_at, u16_at, u32_at, u64_at};
-use super::notes::{BuildIds, Notes};
+use super::notes::{BuildIds, Notes, show_id};
 use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 
@@ -24,7 +27,18 @@ pub struct Executable<'img> {
     segments: Vec<Segment>,
     sections: Vec<Section<'img>>,
     build_ids: BuildIds<'img>,
+    debug: Option<DebugFile<'img>>,
     symbols: OnceLock<FxHashMap<&'img [u8], Symbol>>,
+}
+
+/// A file with the debug information of an executable, as `objcopy --only-keep-debug` makes it: the same section headers, but only
+/// DWARF and symbols have contents.
+#[derive(Debug)]
+pub struct DebugFile<'img> {
+    path: PathBuf,
+    entry: u64,
+    sections: Vec<Section<'img>>,
+    build_ids: BuildIds<'img>,
 }
 
 /// One section as it is in the file.
@@ -75,21 +89,75 @@ impl<'img> Executable<'img> {
         if !segments.iter().any(Segment::is_load) {
             return Err(Error::new(format!("{what}: expected an executable, found no loadable segment")));
         }
-        let (headers, names) = header.sections(data);
-        let section = |h: &SectionHeader| {
-            let name = string_at(names, h.sh_name).and_then(|n| std::str::from_utf8(n).ok()).unwrap_or("");
-            let bytes = if h.sh_type == elf::SHT_NOBITS.0 { None } else { bytes_at(data, h.sh_offset, h.sh_size) };
-            Section { name, address: h.sh_addr, size: h.sh_size, header: *h, data: bytes.unwrap_or(&[]) }
-        };
-        let sections: Vec<Section<'img>> = headers.iter().map(section).collect();
+        let sections = read_sections(&header, data);
+        // Every section header is there, the contents are not.
+        let is_code = |s: &&Section<'_>| s.header.sh_flags & elf::SHF_EXECINSTR.0 != 0;
+        if sections.iter().find(is_code).is_some_and(|s| s.header.sh_type == elf::SHT_NOBITS.0) {
+            return Err(Error::new(format!(
+                "{what}: expected an executable, found its debug information without the code"
+            ))
+            .remedy("give the executable that ran as EXE, and this file with --debug-file"));
+        }
         let mut build_ids = BuildIds::default();
         for s in segments.iter().filter(|s| s.is_note()) {
             build_ids.read(Notes::new(bytes_at(data, s.p_offset, s.p_filesz).unwrap_or(&[]), s.p_align));
         }
-        for s in sections.iter().filter(|s| s.header.sh_type == elf::SHT_NOTE.0) {
-            build_ids.read(Notes::new(s.data, 4));
+        read_section_ids(&sections, &mut build_ids);
+        let path = path.to_owned();
+        Ok(Self { data, path, header, segments, sections, build_ids, debug: None, symbols: OnceLock::new() })
+    }
+
+    /// The same, with its debug information in `debug`, which belongs to it.
+    #[must_use]
+    pub fn with_debug_file(self, debug: DebugFile<'img>) -> Self {
+        Self { debug: Some(debug), symbols: OnceLock::new(), ..self }
+    }
+
+    /// The file that the debug information comes from, if not from the executable itself.
+    #[must_use]
+    pub fn debug_file(&self) -> Option<&Path> {
+        self.debug.as_ref().map(|d| &*d.path)
+    }
+
+    /// Whether the executable itself holds debug information.
+    #[must_use]
+    pub fn has_debug_info(&self) -> bool {
+        has_debug_info(&self.sections)
+    }
+
+    /// Name and CRC of the file that `.gnu_debuglink` names.
+    pub(crate) fn debuglink(&self) -> Option<(&'img str, u32)> {
+        let data = self.section(".gnu_debuglink")?.data;
+        let name = std::str::from_utf8(string_at(data, 0)?).ok()?;
+        let crc = u32_at(data, (name.len() + 1).next_multiple_of(4))?;
+        // A name, never a path.
+        (!name.is_empty() && !name.contains('/') && name != "." && name != "..").then_some((name, crc))
+    }
+
+    /// Checks that `debug` was made from this executable; `Ok` says whether build ids prove it, `Err` why it cannot be.
+    pub(crate) fn check_debug_file(&self, debug: &DebugFile<'_>) -> Result<bool, String> {
+        let (ours, theirs) = (self.build_ids, debug.build_ids);
+        let mut proved = false;
+        for (kind, expected, found) in [("GNU build id", ours.gnu, theirs.gnu), ("Go build id", ours.go, theirs.go)] {
+            if let (Some(expected), Some(found)) = (expected, found) {
+                if expected != found {
+                    let (expected, found) = (show_id(expected), show_id(found));
+                    return Err(format!("{kind}: the executable has {expected}, this file {found}"));
+                }
+                proved = true;
+            }
         }
-        Ok(Self { data, path: path.to_owned(), header, segments, sections, build_ids, symbols: OnceLock::new() })
+        let code = |sections: &[Section<'_>]| {
+            sections.iter().find(|s| s.name == ".text").map_or((0, 0), |s| (s.address, s.size))
+        };
+        let (ours, theirs) = ((self.entry(), code(&self.sections)), (debug.entry, code(&debug.sections)));
+        if !proved && ours != theirs {
+            return Err(format!(
+                "entry and code: the executable has {:#x}, {} bytes at {:#x}; this file {:#x}, {} bytes at {:#x}",
+                ours.0, ours.1.1, ours.1.0, theirs.0, theirs.1.1, theirs.1.0
+            ));
+        }
+        Ok(proved)
     }
 
     /// The machine that it is for.
@@ -140,10 +208,12 @@ impl<'img> Executable<'img> {
         self.build_ids.go.and_then(|id| std::str::from_utf8(id).ok())
     }
 
-    /// Whether Go's linker wrote it: every Go program has its function table, stripped or not, however it was linked.
+    /// Whether Go's linker wrote it: every Go program has its function table, stripped or not, however it was linked. In plugins of
+    /// older releases it has no section of its own; their note remains.
     #[must_use]
     pub fn is_go(&self) -> bool {
-        self.sections.iter().any(|s| s.name.ends_with(".gopclntab") || s.name == ".go.buildinfo")
+        self.build_ids.go.is_some()
+            || self.sections.iter().any(|s| s.name.ends_with(".gopclntab") || s.name == ".go.buildinfo")
     }
 
     /// Raw contents of `.go.buildinfo`, from which the Go version can be read.
@@ -157,10 +227,12 @@ impl<'img> Executable<'img> {
         self.sections.iter()
     }
 
-    /// The first section with this name.
+    /// The first section with this name; DWARF is looked for in the file that has it.
     #[must_use]
     pub fn section(&self, name: &str) -> Option<Section<'img>> {
-        self.sections.iter().find(|s| s.name == name).copied()
+        let is_dwarf = name.starts_with(".debug_") || name.starts_with(".zdebug_");
+        let separate = self.debug.as_ref().filter(|_| is_dwarf).map(|d| &d.sections);
+        separate.unwrap_or(&self.sections).iter().find(|s| s.name == name).copied()
     }
 
     /// Contents of a section, uncompressed; `None` if there is no such section or it is damaged.
@@ -197,8 +269,14 @@ impl<'img> Executable<'img> {
     /// All defined symbols of `.symtab` in file order; names are not always UTF-8.
     pub fn symbols(&self) -> impl Iterator<Item = (&'img [u8], Symbol)> + '_ {
         const SYM_SIZE: usize = 24;
-        let table = self.sections.iter().find(|s| s.header.sh_type == elf::SHT_SYMTAB.0);
-        let names = table.and_then(|t| self.sections.get(t.header.sh_link as usize)).map_or(&[][..], |s| s.data);
+        let tables = self.debug.iter().map(|d| &d.sections).chain([&self.sections]);
+        let mut found = tables.filter_map(|sections| {
+            let is_table = |s: &&Section<'_>| s.header.sh_type == elf::SHT_SYMTAB.0 && !s.data.is_empty();
+            Some((sections, sections.iter().find(is_table)?))
+        });
+        let (table, names) = found.next().map_or((None, &[][..]), |(sections, table)| {
+            (Some(table), sections.get(table.header.sh_link as usize).map_or(&[][..], |s| s.data))
+        });
         table.map_or(&[][..], |t| t.data).chunks_exact(SYM_SIZE).filter_map(move |sym| {
             let name = string_at(names, u32_at(sym, 0)?)?;
             let defined = u16_at(sym, 6)? != 0;
@@ -227,6 +305,45 @@ impl<'img> Executable<'img> {
     pub(crate) fn build_ids(&self) -> BuildIds<'img> {
         self.build_ids
     }
+}
+
+impl<'img> DebugFile<'img> {
+    /// Parses the headers of a debug file.
+    ///
+    /// # Errors
+    /// Not a 64-bit ELF file for the machine, or one without DWARF.
+    pub fn parse(data: &'img [u8], path: &Path) -> Result<Self> {
+        let what = format!("debug file {}", path.display());
+        let header = Header::parse(data, &what)?;
+        let sections = read_sections(&header, data);
+        if !has_debug_info(&sections) {
+            return Err(Error::new(format!("{what}: expected debug information (.debug_info), found none"))
+                .remedy("give what objcopy --only-keep-debug made of the executable before it was stripped"));
+        }
+        let mut build_ids = BuildIds::default();
+        read_section_ids(&sections, &mut build_ids);
+        Ok(Self { path: path.to_owned(), entry: header.e_entry, sections, build_ids })
+    }
+}
+
+fn read_sections<'img>(header: &Header, data: &'img [u8]) -> Vec<Section<'img>> {
+    let (headers, names) = header.sections(data);
+    let section = |h: &SectionHeader| {
+        let name = string_at(names, h.sh_name).and_then(|n| std::str::from_utf8(n).ok()).unwrap_or("");
+        let bytes = if h.sh_type == elf::SHT_NOBITS.0 { None } else { bytes_at(data, h.sh_offset, h.sh_size) };
+        Section { name, address: h.sh_addr, size: h.sh_size, header: *h, data: bytes.unwrap_or(&[]) }
+    };
+    headers.iter().map(section).collect()
+}
+
+fn read_section_ids<'img>(sections: &[Section<'img>], ids: &mut BuildIds<'img>) {
+    for s in sections.iter().filter(|s| s.header.sh_type == elf::SHT_NOTE.0) {
+        ids.read(Notes::new(s.data, 4));
+    }
+}
+
+fn has_debug_info(sections: &[Section<'_>]) -> bool {
+    sections.iter().any(|s| matches!(s.name, ".debug_info" | ".zdebug_info") && !s.data.is_empty())
 }
 
 /// A zlib stream cannot expand by more than this; a larger declared size is a lie that must not size an allocation.

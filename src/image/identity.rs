@@ -8,7 +8,7 @@ use super::EXECUTABLE_NOT_VERIFIED;
 use super::elf::{PAGE_SIZE, PHDR_SIZE, Segment, bytes_at};
 use super::executable::Executable;
 use super::memory::MappedCore;
-use super::notes::{BuildIds, CoreNotes, Notes};
+use super::notes::{BuildIds, CoreNotes, Notes, show_id};
 use crate::address::{Addr, AddrRange};
 use crate::error::{Error, Result};
 use crate::incident::Incidents;
@@ -71,7 +71,7 @@ fn bias_from_files(exe: &Executable<'_>, notes: &CoreNotes, core: &str) -> Resul
         return Ok(0);
     }
     let name = exe.file_name();
-    let mapped = notes.files.iter().find(|f| f.offset == 0 && f.path.rsplit('/').next() == Some(&*name));
+    let mapped = notes.files.iter().find(|f| f.offset == 0 && f.live_path().rsplit('/').next() == Some(&*name));
     let first = exe.segments().iter().find(|s| s.is_load() && s.p_offset < PAGE_SIZE);
     match (mapped, first) {
         (Some(f), Some(s)) => Ok(f.range.start.0.wrapping_sub(s.p_vaddr - s.p_vaddr % PAGE_SIZE)),
@@ -205,15 +205,7 @@ fn mismatch(exe: &Executable<'_>, notes: &CoreNotes, core: &str, detail: &str) -
     // The mapping that holds the entry, or else the first one, is the program as the process knew it.
     let entry = notes.aux(AT_ENTRY).and_then(|e| notes.files.iter().find(|f| f.range.contains(Addr(e))));
     match entry.or(notes.files.first()) {
-        Some(f) => error.remedy(format!("give the executable that the process ran: {}", f.path)),
+        Some(f) => error.remedy(format!("give the executable that the process ran: {}", f.live_path())),
         None => error.remedy("give the executable that the process ran"),
-    }
-}
-
-/// Go build ids are text, GNU build ids bytes.
-fn show_id(id: &[u8]) -> String {
-    match std::str::from_utf8(id) {
-        Ok(text) if text.bytes().all(|b| b.is_ascii_graphic()) => text.to_owned(),
-        _ => id.iter().map(|b| format!("{b:02x}")).collect(),
     }
 }

@@ -1,4 +1,4 @@
-//! EXE and CORE as bytes: opened, decompressed if needed, mapped. Everything later borrows from here.
+//! EXE, CORE and debug file as bytes: found, opened, decompressed if needed, mapped. Everything later borrows from here.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::FileExt;
@@ -7,30 +7,80 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use super::decompress::{self, Format};
+use super::executable::Executable;
 use super::map::FileMap;
+use super::separate::{self, Found, Place, Search};
+use super::{Unwatched, Watch, sysroot};
 use crate::error::{Context, Error, Result};
 
-/// Owns the file mappings of EXE and CORE.
+/// What is opened, and how.
+#[derive(Copy, Clone)]
+pub struct Request<'a> {
+    /// The executable, or a directory that was `/` for the process.
+    pub exe: &'a Path,
+    /// The core dump.
+    pub core: &'a Path,
+    /// Where compressed files are unpacked; default: `TMPDIR`, or `/tmp`.
+    pub tmpdir: Option<&'a Path>,
+    /// Where debug information is looked for.
+    pub search: &'a Search,
+    /// Who is told how it goes on.
+    pub watch: &'a dyn Watch,
+}
+
+/// Owns the file mappings of EXE, CORE, and a file with the debug information of EXE.
 #[derive(Debug)]
 pub struct Inputs {
     exe: Input,
     core: Input,
+    debug: Found,
+    /// The sysroot.
+    root: Option<PathBuf>,
     /// Files that the core names, opened while it is parsed.
     libraries: OnceLock<Vec<Option<Input>>>,
 }
 
 impl Inputs {
-    /// Opens and maps both files. Files packed with gzip or zstd are recognised by their magic and unpacked into an unlinked
-    /// temporary file first.
+    /// Opens and maps both files, and looks for debug information where it usually is.
     ///
-    /// * `tmpdir`: where such a file goes; default: `TMPDIR`, or `/tmp`.
+    /// * `tmpdir`: as in [`Request`].
     ///
     /// # Errors
-    /// A file cannot be opened, mapped or unpacked, is empty, or is no regular file. Contents are not looked at here.
+    /// As [`Inputs::open_all`].
     pub fn open(exe: &Path, core: &Path, tmpdir: Option<&Path>) -> Result<Self> {
-        let exe = Input::executable(exe, tmpdir)?;
-        let core = Input::open(core, "core dump", tmpdir)?;
-        Ok(Self { exe, core, libraries: OnceLock::new() })
+        Self::open_all(&Request { exe, core, tmpdir, search: &Search::default(), watch: &Unwatched })
+    }
+
+    /// Opens and maps all files. Compressed ones (gzip, lz4, xz, zstd) are recognised by their magic and unpacked into an unlinked
+    /// temporary file first.
+    ///
+    /// # Errors
+    /// A file cannot be opened, mapped or unpacked, is empty, or is no regular file; the executable is not in the directory; the
+    /// debug file that was asked for does not belong to the executable. Other contents are not looked at here.
+    pub fn open_all(request: &Request<'_>) -> Result<Self> {
+        let Request { exe, core, tmpdir, search, watch } = *request;
+        let open_exe = |path: &Path| Input::open(path, "executable", tmpdir, watch);
+        let open_core = || Input::open(core, "core dump", tmpdir, watch);
+        let (exe, core, known) = if exe.is_dir() {
+            let core = open_core()?;
+            let (path, known) = sysroot::executable_in(exe, core.data(), core.what())?;
+            (open_exe(&path)?, core, Some((exe, known)))
+        } else {
+            (open_exe(exe)?, open_core()?, None)
+        };
+        if exe.truncated {
+            return Err(ends_early(&exe.what));
+        }
+        // What is wrong with an executable that cannot be parsed is said when it is needed.
+        let debug = match Executable::parse(exe.data(), exe.path()) {
+            Ok(parsed) => {
+                let inside = known.as_ref().map(|(root, path)| (*root, &**path));
+                separate::find(&parsed, &Place { path: exe.path(), inside }, search, tmpdir, watch)?
+            }
+            Err(_) => Found::default(),
+        };
+        let root = known.map(|(root, _)| root.to_owned());
+        Ok(Self { exe, core, debug, root, libraries: OnceLock::new() })
     }
 
     /// The executable.
@@ -45,6 +95,23 @@ impl Inputs {
         &self.core
     }
 
+    /// The file with the debug information of the executable, if it is not in that itself.
+    #[must_use]
+    pub fn debug(&self) -> Option<&Input> {
+        self.debug.input.as_ref()
+    }
+
+    /// Files with debug information that exist and do not belong to the executable, and servers that have none: one line each.
+    #[must_use]
+    pub fn refused_debug_files(&self) -> &[String] {
+        &self.debug.refused
+    }
+
+    /// The directory that was `/` for the process, if EXE is one.
+    pub(super) fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
+    }
+
     /// Other files of the process, kept as long as these inputs; `open` is called once.
     pub(super) fn libraries(&self, open: impl FnOnce() -> Vec<Option<Input>>) -> &[Option<Input>] {
         self.libraries.get_or_init(open)
@@ -56,9 +123,8 @@ impl Inputs {
     /// # Errors
     /// Names the file that changed.
     pub fn verify_unchanged(&self) -> Result<()> {
-        self.exe.verify_unchanged()?;
-        self.libraries.get().into_iter().flatten().flatten().try_for_each(Input::verify_unchanged)?;
-        self.core.verify_unchanged()
+        let libraries = self.libraries.get().into_iter().flatten().flatten();
+        libraries.chain(&self.debug.input).chain([&self.exe, &self.core]).try_for_each(Input::verify_unchanged)
     }
 }
 
@@ -92,15 +158,22 @@ impl Input {
     /// Opens and maps an executable alone; the compressed data must be whole.
     ///
     /// # Errors
-    /// As [`Inputs::open`].
-    pub fn executable(path: &Path, tmpdir: Option<&Path>) -> Result<Self> {
-        let exe = Self::open(path, "executable", tmpdir)?;
+    /// As [`Inputs::open_all`].
+    pub fn executable(path: &Path, tmpdir: Option<&Path>, watch: &dyn Watch) -> Result<Self> {
+        let exe = Self::open(path, "executable", tmpdir, watch)?;
         if exe.truncated {
-            return Err(
-                Error::new(format!("{}: the compressed data ends early", exe.what)).remedy("copy the file again")
-            );
+            return Err(ends_early(&exe.what));
         }
         Ok(exe)
+    }
+
+    /// The file with the debug information of this executable, if it is not in that itself.
+    ///
+    /// # Errors
+    /// The executable cannot be parsed; the debug file that was asked for does not belong to it.
+    pub fn debug_file(&self, search: &Search, tmpdir: Option<&Path>, watch: &dyn Watch) -> Result<Option<Self>> {
+        let parsed = Executable::parse(self.data(), self.path())?;
+        Ok(separate::find(&parsed, &Place { path: self.path(), inside: None }, search, tmpdir, watch)?.input)
     }
 
     /// The same, named in messages and profiles as `path`: what it was opened by says little.
@@ -109,7 +182,7 @@ impl Input {
         Self { path: path.to_owned(), what: format!("executable {}", path.display()), ..self }
     }
 
-    fn open(path: &Path, role: &str, tmpdir: Option<&Path>) -> Result<Self> {
+    pub(super) fn open(path: &Path, role: &str, tmpdir: Option<&Path>, watch: &dyn Watch) -> Result<Self> {
         let what = format!("{role} {}", path.display());
         // Looked at before opening: opening a pipe would wait for its writer.
         let kind = std::fs::metadata(path).context(|| format!("{what}: cannot open"))?;
@@ -120,11 +193,14 @@ impl Input {
         }
         let file = File::open(path).context(|| format!("{what}: cannot open"))?;
         let opened = Stamp::of(&file.metadata().context(|| format!("{what}: cannot read the file size"))?);
-        let mut magic = [0; 4];
+        let mut magic = [0; 6];
         let known = file.read_at(&mut magic, 0).context(|| format!("{what}: cannot read"))?;
         let (map, truncated) = match Format::detect(&magic[..known]) {
             Some(format) => {
-                let unpacked = decompress::unpack(&file, format, &what, tmpdir)?;
+                let unpacked = decompress::unpack(&file, format, &what, tmpdir, watch)?;
+                if unpacked.truncated && unpacked.file.metadata().is_ok_and(|m| m.len() == 0) {
+                    return Err(ends_early(&what));
+                }
                 (FileMap::new(&unpacked.file, &what)?, unpacked.truncated)
             }
             None => (FileMap::new(&file, &what)?, false),
@@ -134,7 +210,7 @@ impl Input {
 
     /// Opens a file that a core names.
     pub(super) fn open_library(path: &Path) -> Result<Self> {
-        Self::open(path, "shared library", None)
+        Self::open(path, "shared library", None, &Unwatched)
     }
 
     /// The (decompressed) bytes.
@@ -181,6 +257,10 @@ impl Input {
         }
         Ok(())
     }
+}
+
+fn ends_early(what: &str) -> Error {
+    Error::new(format!("{what}: the compressed data ends early")).remedy("copy the file again")
 }
 
 fn changed(what: &str, how: &str) -> Error {

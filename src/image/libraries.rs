@@ -12,6 +12,7 @@ use super::elf::{PAGE_SIZE, Segment, bytes_at};
 use super::executable::Executable;
 use super::inputs::{Input, Inputs};
 use super::notes::CoreNotes;
+use super::sysroot;
 use crate::address::Addr;
 use crate::incident::Incidents;
 
@@ -63,7 +64,7 @@ pub(super) fn find<'img>(
 /// The file of `mapping`, if it holds Go code and is the one that the process had.
 fn open(mapping: &FileMapping, inputs: &Inputs, segments: &[Segment], incidents: &mut Incidents) -> Option<Input> {
     let mut other_build = false;
-    for path in places(&mapping.path, inputs.exe().path()) {
+    for path in places(mapping, inputs) {
         // Most files have no Go code in them: what cannot be opened or parsed is looked for elsewhere, without a word.
         let Ok(input) = Input::open_library(&path) else { continue };
         let Ok(executable) = Executable::parse(input.data(), &path) else { continue };
@@ -86,10 +87,13 @@ fn open(mapping: &FileMapping, inputs: &Inputs, segments: &[Segment], incidents:
     None
 }
 
-/// Where the file may be: where it was, or beside EXE.
-fn places(path: &str, exe: &Path) -> Vec<PathBuf> {
-    let path = Path::new(path.trim_end_matches(" (deleted)"));
-    let beside = path.file_name().map(|name| exe.parent().unwrap_or(Path::new("")).join(name));
+/// Where the file may be: where it was, or beside EXE. Of a sysroot, nothing outside.
+fn places(mapping: &FileMapping, inputs: &Inputs) -> Vec<PathBuf> {
+    let path = Path::new(mapping.live_path());
+    if let Some(root) = inputs.root() {
+        return sysroot::resolve(root, path).into_iter().collect();
+    }
+    let beside = path.file_name().map(|name| inputs.exe().path().parent().unwrap_or(Path::new("")).join(name));
     let mut places = vec![path.to_owned()];
     places.extend(beside.filter(|p| p != path));
     places

@@ -5,6 +5,7 @@
 //! live process would need it, and lets tests prove that nothing depends on borrowing.
 
 pub mod copying;
+pub mod debuginfod;
 mod decompress;
 mod elf;
 pub mod executable;
@@ -16,18 +17,42 @@ mod map;
 pub mod memory;
 mod notes;
 mod process;
+mod separate;
 #[cfg(test)]
 pub(crate) mod synth;
+mod sysroot;
 #[cfg(test)]
 mod tests;
 
 pub use identity::check_same_program;
-pub use inputs::{Input, Inputs};
+pub use inputs::{Input, Inputs, Request};
 pub use libraries::Library;
 pub use map::FileMap;
 pub use process::Process;
+pub use separate::Search;
 
 use crate::address::{Addr, AddrRange};
+
+/// Who is told how opening the inputs goes on: files may be decompressed or downloaded first.
+pub trait Watch: Sync {
+    /// A step begins.
+    ///
+    /// * `bytes`: how many it will read, 0 if unknown.
+    fn begin(&self, step: &'static str, bytes: u64);
+
+    /// The step has read `bytes` more.
+    fn advance(&self, bytes: u64);
+}
+
+/// Nobody.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    fn begin(&self, _: &'static str, _: u64) {}
+
+    fn advance(&self, _: u64) {}
+}
 
 /// Why bytes could not be read. Small and `Copy`: frequent on damaged input.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -73,6 +98,14 @@ pub struct FileMapping {
     pub offset: u64,
     /// Path in the dumped process's own view.
     pub path: String,
+}
+
+impl FileMapping {
+    /// The path without the mark that the kernel appends when the file is no longer there.
+    #[must_use]
+    pub fn live_path(&self) -> &str {
+        self.path.strip_suffix(" (deleted)").unwrap_or(&self.path)
+    }
 }
 
 /// Incident: nothing in the core could be compared with the executable.

@@ -183,3 +183,11 @@ impl<'a> BuildIds<'a> {
         }
     }
 }
+
+/// Go build ids are text, GNU build ids bytes.
+pub(crate) fn show_id(id: &[u8]) -> String {
+    match std::str::from_utf8(id) {
+        Ok(text) if text.bytes().all(|b| b.is_ascii_graphic()) => text.to_owned(),
+        _ => id.iter().map(|b| format!("{b:02x}")).collect(),
+    }
+}

@@ -6,7 +6,7 @@
 use object::elf;
 
 use super::elf::{Header, Segment, bytes_at};
-use super::executable::Executable;
+use super::executable::{DebugFile, Executable};
 use super::extents::{self, BackingFile, Sources};
 use super::inputs::Inputs;
 use super::libraries::{self, Library};
@@ -36,6 +36,8 @@ pub struct Process<'img, I = MappedCore<'img>> {
     pub executable: Executable<'img>,
     /// The other files with Go code: plugins and shared libraries.
     pub libraries: Vec<Library<'img>>,
+    /// Files with debug information that do not belong to it, and servers that have none: one line each.
+    pub refused_debug_files: Vec<String>,
     /// Address in the process minus link-time address, of the Go program; 0 unless the executable is position independent.
     pub load_bias: u64,
     /// What was odd about the two files.
@@ -63,7 +65,7 @@ impl<'img> Process<'img> {
                 "give the executable that ran, then its core dump (from gcore or from the kernel)"
             }));
         }
-        let executable = Executable::parse(inputs.exe().data(), inputs.exe().path())?;
+        let mut executable = Executable::parse(inputs.exe().data(), inputs.exe().path())?;
         let architecture = header.architecture;
         if executable.architecture() != architecture {
             let (exe, ran_on, is_for) =
@@ -72,6 +74,13 @@ impl<'img> Process<'img> {
                 "executable {exe} does not belong to {what}: the process ran on {ran_on}, the executable is for {is_for}"
             ))
             .remedy("give the executable that the process ran"));
+        }
+        if let Some(debug) = inputs.debug() {
+            let debug = DebugFile::parse(debug.data(), debug.path())?;
+            if executable.check_debug_file(&debug) != Ok(true) {
+                incidents.count("debug_file.without_build_id");
+            }
+            executable = executable.with_debug_file(debug);
         }
         let segments = header.segments(core, what)?;
         let notes = read_notes(core, &segments, architecture, what, &mut incidents)?;
@@ -101,7 +110,19 @@ impl<'img> Process<'img> {
             program = libraries.remove(0);
         }
         let Library { executable, load_bias } = program;
-        Ok(Self { architecture, image, threads, files, auxv, executable, libraries, load_bias, incidents })
+        let refused_debug_files = inputs.refused_debug_files().to_vec();
+        Ok(Self {
+            architecture,
+            image,
+            threads,
+            files,
+            auxv,
+            executable,
+            libraries,
+            refused_debug_files,
+            load_bias,
+            incidents,
+        })
     }
 }
 
@@ -134,13 +155,15 @@ impl<'img, I> Process<'img, I> {
             auxv,
             executable,
             libraries: Vec::new(),
+            refused_debug_files: Vec::new(),
             load_bias,
             incidents: Incidents::default(),
         })
     }
 }
 
-fn read_notes(
+/// The notes of a core.
+pub(super) fn read_notes(
     core: &[u8],
     segments: &[Segment],
     architecture: &'static Architecture,

@@ -86,7 +86,12 @@ impl Core {
 
     /// * `files`: start, end, offset in pages, path.
     pub(crate) fn files(&mut self, files: &[(u64, u64, u64, &str)]) {
-        let mut desc = words(&[files.len() as u64, 4096]);
+        self.files_in_pages(4096, files);
+    }
+
+    /// The same with offsets in pages of another size.
+    pub(crate) fn files_in_pages(&mut self, page_size: u64, files: &[(u64, u64, u64, &str)]) {
+        let mut desc = words(&[files.len() as u64, page_size]);
         desc.extend(files.iter().flat_map(|f| words(&[f.0, f.1, f.2])));
         desc.extend(files.iter().flat_map(|f| format!("{}\0", f.3).into_bytes()));
         self.note("CORE", 0x4649_4c45, &desc);
@@ -99,13 +104,7 @@ impl Core {
         all.insert(if self.notes_last { all.len() } else { 0 }, note);
         let phnum = all.len() as u64;
         let mut out = header(self.machine, 4, 0, phnum.min(0xffff) as u16);
-        let mut data_at = 64 + 56 * phnum;
-        if self.xnum {
-            out[40..48].copy_from_slice(&data_at.to_le_bytes());
-            out[56..58].copy_from_slice(&[0xff, 0xff]);
-            out[58..62].copy_from_slice(&[64, 0, 1, 0]);
-            data_at += 64;
-        }
+        let data_at = 64 + 56 * phnum;
         let mut data: Vec<u8> = Vec::new();
         for s in &all {
             let offset = s.offset.unwrap_or(data_at + data.len() as u64);
@@ -115,12 +114,17 @@ impl Core {
             out.extend(words(&[offset, s.vaddr, 0, filesz, s.memsz, 1]));
             data.extend(&s.bytes);
         }
+        out.extend(data);
         if self.xnum {
+            // Behind everything, as the kernel does it.
+            let shoff = out.len() as u64;
+            out[40..48].copy_from_slice(&shoff.to_le_bytes());
+            out[56..58].copy_from_slice(&[0xff, 0xff]);
+            out[58..62].copy_from_slice(&[64, 0, 1, 0]);
             let mut section_0 = [0; 64];
             section_0[44..48].copy_from_slice(&(phnum as u32).to_le_bytes());
             out.extend(section_0);
         }
-        out.extend(data);
         out
     }
 }

@@ -40,6 +40,8 @@ const TABLE_ROWS: usize = 15;
 pub struct Target {
     /// File name of the executable in the dumped process, without folder.
     pub exe_name: String,
+    /// The file that its debug information is from, if that is not the executable. Only shown, not in the profile.
+    pub debug_file: Option<String>,
     /// GNU build id in lower-case hex, if the executable has one (pprof compares it with that note and no other).
     pub build_id: Option<String>,
     /// `runtime.buildVersion`, such as `go1.26.6`.

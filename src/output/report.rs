@@ -129,6 +129,9 @@ fn write_details(out: &mut String, result: &RunResult, summary: &Summary) -> std
     if let Some(peak) = summary.peak_private_bytes {
         writeln!(out, "peak private memory: {}", human(peak))?;
     }
+    if let Some(file) = &result.target.debug_file {
+        writeln!(out, "debug information from {}", printable(file))?;
+    }
     for (name, elapsed) in result.phases.iter() {
         writeln!(out, "phase {name}: {:.3} s", elapsed.as_secs_f64())?;
     }

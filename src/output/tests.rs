@@ -145,6 +145,7 @@ fn sample_result() -> RunResult {
         },
         target: Target {
             exe_name: "app".into(),
+            debug_file: None,
             build_id: Some("0123abcd".into()),
             go_version: "go1.26.6".into(),
             mapping: TextMapping { start: 0x40_0000, limit: 0x50_0000, offset: 0x1000 },
@@ -166,6 +167,7 @@ fn config(folder: &Path) -> Config {
         fold: true,
         types: true,
         stats: Some(folder.join("stats.json")),
+        search: Default::default(),
         tmpdir: None,
         verbosity: Verbosity::Normal,
     }

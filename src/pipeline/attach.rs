@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use super::{debug_information, model_and_walk_with, result};
 use crate::config::{Attach, Config};
 use crate::error::Result;
-use crate::image::executable::Executable;
+use crate::image::executable::{DebugFile, Executable};
 use crate::image::{Input, Process, check_same_program};
 use crate::live::{Frozen, Pause, Subject};
 use crate::model::heap::Heap;
@@ -27,16 +27,21 @@ pub(super) fn analyze(attach: &Attach, config: &Config, progress: &Progress, pha
     progress.phase("opening the executable");
     let tmpdir = config.tmpdir.as_deref();
     // The file that it runs, wherever that is now.
-    let running = Input::executable(&subject.exe, tmpdir)?.known_as(&subject.exe_path);
+    let running = Input::executable(&subject.exe, tmpdir, progress)?.known_as(&subject.exe_path);
     let given = match config.exe.as_os_str().is_empty() {
         true => None,
-        false => Some(Input::executable(&config.exe, tmpdir)?),
+        false => Some(Input::executable(&config.exe, tmpdir, progress)?),
     };
     let exe = given.as_ref().unwrap_or(&running);
     let executable = Executable::parse(exe.data(), exe.path())?;
     if given.is_some() {
         check_same_program(&executable, &Executable::parse(running.data(), running.path())?, &what)?;
     }
+    let separate = exe.debug_file(&config.search, tmpdir, progress)?;
+    let executable = match &separate {
+        Some(file) => executable.with_debug_file(DebugFile::parse(file.data(), file.path())?),
+        None => executable,
+    };
     let debug = debug_information(&executable, &[], progress, phases)?;
     let auxv = subject.auxv()?;
     progress.phase("stopping the process");

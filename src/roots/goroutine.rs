@@ -191,6 +191,9 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
             }
         }
         let code = self.batch.codes.code(frame.code);
+        if code.maps.unread && !conservative {
+            self.batch.store.incidents.count("stack.unread_map");
+        }
         if is_reflect_stub(&code.name) && !conservative {
             self.scan_reflect_stub(index);
         }

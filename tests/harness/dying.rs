@@ -40,12 +40,17 @@ impl Writer {
 }
 
 /// How a program is run and dies.
+#[derive(Default)]
 pub struct Death<'a> {
     pub args: &'a [&'a str],
     /// `GOMAXPROCS`.
     pub procs: u32,
     /// `GODEBUG`.
     pub godebug: &'a str,
+    /// What the kernel leaves out (core(5)); the default of the system if empty.
+    pub filter: &'a str,
+    /// The largest core that the kernel writes, in blocks of 512 bytes.
+    pub limit: Option<u64>,
     /// A first SIGABRT comes from outside of the runtime, which raises it again when it is done.
     pub second_abort: bool,
     /// A signal that is sent to it when it has said `WAIT`; `None`: it dies of its own accord.
@@ -54,7 +59,8 @@ pub struct Death<'a> {
 
 /// The core of `program` that dies as `death` says, cached beside the executable, and its line of truth.
 pub fn take(program: &Program, death: &Death<'_>, writer: Writer) -> Outcome<(PathBuf, String)> {
-    let name = format!("core-{}-{writer:?}", death.args.join("-")).to_lowercase();
+    let limit = death.limit.map_or(String::new(), |limit| format!("-{limit}"));
+    let name = format!("core-{}-{writer:?}{}{limit}", death.args.join("-"), death.filter).to_lowercase();
     let core = program.dir.join(name);
     let line = take_to(&core, program, death, writer)?;
     Ok((core, line))
@@ -86,7 +92,7 @@ pub fn take_to(core: &Path, program: &Program, death: &Death<'_>, writer: Writer
 }
 
 /// `Err` says why the kernel will not write a core into the working folder.
-fn kernel_writes_cores() -> Result<(), String> {
+pub fn kernel_writes_cores() -> Result<(), String> {
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
     if pattern.trim().is_empty() || pattern.starts_with('|') || pattern.contains('/') {
         return Err(format!("/proc/sys/kernel/core_pattern is {:?}", pattern.trim()));
@@ -110,7 +116,12 @@ fn environment(command: &mut Command, dir: &Path, death: &Death<'_>) {
 /// Lets it die; returns its line of truth.
 fn by_kernel(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -c unlimited && exec \"$0\" \"$@\""]).arg(exe).args(death.args);
+    let limit = death.limit.map_or("unlimited".to_owned(), |blocks| blocks.to_string());
+    let filter = match death.filter {
+        "" => String::new(),
+        filter => format!("echo {filter} > /proc/self/coredump_filter && "),
+    };
+    command.arg("-c").arg(format!("ulimit -c {limit} && {filter}exec \"$0\" \"$@\"")).arg(exe).args(death.args);
     environment(&mut command, dir, death);
     let mut run = Run::spawn(&mut command)?;
     let line = run.line("TRUTH");

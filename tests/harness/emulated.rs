@@ -19,7 +19,8 @@ use std::process::Command;
 const ATTEMPTS: usize = 8;
 
 /// SIGABRT from outside, as soon as it waits.
-const KILLED: Death<'_> = Death { args: &[], procs: 2, godebug: "", second_abort: true, signal: Some("ABRT") };
+const KILLED: Death<'_> =
+    Death { args: &[], procs: 2, godebug: "", filter: "", limit: None, second_abort: true, signal: Some("ABRT") };
 
 /// The core of a program of the repository, cached beside the executable.
 pub fn core_of(version: &str, source: &str, recipe: Recipe) -> Outcome<CoreFile> {

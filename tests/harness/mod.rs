@@ -1,5 +1,6 @@
 //! What the tests share: toolchains, programs, cores with their truth, the tool itself, and a reader of its output.
 
+pub mod binutils;
 pub mod corefile;
 pub mod dying;
 pub mod emulated;

@@ -134,8 +134,14 @@ pub struct Program {
 impl Program {
     /// Builds the main package in `source` (a folder of the repository). A build error is a failure, not a skip.
     pub fn build(toolchain: &Toolchain, source: &str, recipe: impl Into<Recipe>) -> Self {
+        Self::build_with(toolchain, source, recipe, &[])
+    }
+
+    /// The same with more arguments to `go build`.
+    pub fn build_with(toolchain: &Toolchain, source: &str, recipe: impl Into<Recipe>, args: &[&str]) -> Self {
         let recipe = recipe.into();
         let mut hash = Fnv::default();
+        args.iter().for_each(|arg| hash.add(arg.as_bytes()));
         // perf/gen uses the truth package of the fixtures.
         for folder in ["testdata/programs", source] {
             hash_sources(&root().join(folder), &mut hash);
@@ -154,7 +160,7 @@ impl Program {
             };
             let go = |flags: &[&str], to: &Path, package: &str| {
                 let mut go = toolchain.go();
-                go.args(["build", "-buildvcs=false"]).args(recipe.mode.flags()).args(flags);
+                go.args(["build", "-buildvcs=false"]).args(recipe.mode.flags()).args(args).args(flags);
                 if recipe.mode.needs_cgo() {
                     go.env("CGO_ENABLED", "1");
                 }

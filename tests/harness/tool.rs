@@ -46,10 +46,18 @@ const LIMIT: Duration = Duration::from_secs(240);
 
 /// `goref-fast core EXE CORE -o grf.out ARGS`.
 pub fn core(exe: &Path, core: &Path, args: &[&str]) -> Ran {
+    core_with(exe, core, args, &[])
+}
+
+/// The same with variables in the environment.
+pub fn core_with(exe: &Path, core: &Path, args: &[&str], environment: &[(&str, &str)]) -> Ran {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let profile = dir.path().join("grf.out");
     let mut command = Command::new(env!("CARGO_BIN_EXE_goref-fast"));
     command.arg("core").arg(exe).arg(core).arg("-o").arg(&profile).args(args).current_dir(dir.path());
+    // No server but those of a test.
+    command.env_remove("DEBUGINFOD_URLS").env_remove("http_proxy").env_remove("HTTP_PROXY");
+    command.env_remove("all_proxy").env_remove("ALL_PROXY").envs(environment.iter().copied());
     Ran { output: output(&mut command), profile, _dir: dir }
 }
 

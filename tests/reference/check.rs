@@ -37,6 +37,7 @@ pub fn config(exe: &Path, core: &Path) -> Config {
         fold: true,
         types: true,
         stats: None,
+        search: Default::default(),
         tmpdir: None,
         verbosity: Verbosity::Quiet,
     }

@@ -117,3 +117,40 @@ fn an_executable_without_sections_is_usable() {
     assert_eq!(exe.sections().count(), 0);
     assert_eq!(exe.symbol("main.main"), None);
 }
+
+/// More sections than `e_shnum` can hold: their number and that of the names' section are in section header 0.
+#[test]
+fn more_sections_than_the_header_can_count() {
+    let mut e = exe(0x40_0000);
+    e.sections = (0..70_000).map(|_| (".many", 1, 0, 0, vec![1])).collect();
+    e.sections.push((".symtab", 2, 0, 0, sym(1, 0xffff, 0x404100, 8)));
+    e.sections.push((".strtab", 3, 0, 0, b"\0main.x\0".to_vec()));
+    e.sections.push((".debug_info", 1, 0, 0, b"the last one".to_vec()));
+    let mut file = e.build();
+    let shoff = u64::from_le_bytes(file[40..48].try_into().unwrap()) as usize;
+    let count = (file.len() - shoff) / 64;
+    // SHN_LORESERVE and above: 0 sections, and SHN_XINDEX for the names.
+    file[60..64].copy_from_slice(&[0, 0, 0xff, 0xff]);
+    file[shoff + 32..shoff + 40].copy_from_slice(&(count as u64).to_le_bytes());
+    file[shoff + 40..shoff + 44].copy_from_slice(&(count as u32 - 1).to_le_bytes());
+    let exe = Executable::parse(&file, Path::new("prog")).unwrap();
+    assert_eq!(exe.sections().count(), count);
+    assert_eq!(exe.section_data(".debug_info").unwrap(), &b"the last one"[..]);
+    assert_eq!(exe.symbol("main.x"), Some(Symbol { address: 0x404100, size: 8 }), "in a section beyond 65279");
+}
+
+/// A number that does not fit the file names no section and sizes nothing.
+#[test]
+fn section_counts_that_lie() {
+    let mut e = exe(0x40_0000);
+    e.sections = vec![(".debug_info", 1, 0, 0, bytes(64, 1))];
+    let file = e.build();
+    let shoff = u64::from_le_bytes(file[40..48].try_into().unwrap()) as usize;
+    for count in [4, 1 << 32, u64::MAX / 64, u64::MAX] {
+        let mut file = file.clone();
+        file[60..62].copy_from_slice(&[0, 0]);
+        file[shoff + 32..shoff + 40].copy_from_slice(&count.to_le_bytes());
+        let exe = Executable::parse(&file, Path::new("prog")).unwrap();
+        assert_eq!(exe.sections().count(), 0, "{count}");
+    }
+}

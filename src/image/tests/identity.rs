@@ -108,6 +108,13 @@ fn without_auxiliary_vector_the_file_name_gives_the_bias() {
     std::fs::write(files.core.path(), core.build()).unwrap();
     let inputs = files.open().unwrap();
     assert_eq!(Process::parse(&inputs).unwrap().load_bias, bias);
+    // Also if the file was removed meanwhile.
+    core.notes.clear();
+    core.thread(1, &[0; 27]);
+    core.files(&[(bias, bias + 0x5000, 0, &format!("/elsewhere/{name} (deleted)"))]);
+    std::fs::write(files.core.path(), core.build()).unwrap();
+    let inputs = files.open().unwrap();
+    assert_eq!(Process::parse(&inputs).unwrap().load_bias, bias);
 }
 
 #[test]
@@ -144,6 +151,33 @@ fn registers_of_arm64_arrive_in_dwarf_order() {
         let t = &p.threads[1];
         assert_eq!((t.tid, t.signal, t.pc, t.sp), (4711, 6, 132, 131));
         assert_eq!(t.dwarf_regs, (100..132).collect::<Vec<u64>>(), "x0 to x30, then sp");
+    });
+}
+
+/// A kernel with pages of 64 KiB: mappings begin and end at multiples of them, and NT_FILE counts in them.
+#[test]
+fn large_pages_of_arm64() {
+    let e = Exe { machine: 183, ..exe(0) };
+    let bias = 0xaaaa_aaaa_0000;
+    let mut core = Core::of(&e, bias);
+    core.load(bias, R | X, 0x1_0000, e.page(0, 0x1000));
+    core.load(bias + 0x1_0000, R | W, 0x1_0000, bytes(0x1_0000, 9));
+    let mut desc: Vec<u8> = [2, 0x1_0000, bias, bias + 0x1_0000, 0, bias + 0x1_0000, bias + 0x2_0000, 3]
+        .iter()
+        .flat_map(|word: &u64| word.to_le_bytes())
+        .collect();
+    desc.extend(b"/srv/prog\0/srv/data\0");
+    core.note("CORE", 0x4649_4c45, &desc);
+    with_process(&e.build(), &core.build(), |p| {
+        let p = p.unwrap();
+        assert_eq!((p.load_bias, p.incidents.is_empty()), (bias, true), "{:?}", p.incidents);
+        let files: Vec<_> = p.files.iter().map(|f| (f.offset, &*f.path)).collect();
+        assert_eq!(files, [(0, "/srv/prog"), (0x3_0000, "/srv/data")]);
+        // Text that the core lacks comes from the executable; what lies behind it in the same page is nobody's.
+        let mut text = [0; 16];
+        p.image.read(Addr(bias + 0x2ff0), &mut text).unwrap();
+        assert_eq!(text[..], e.page(0x2ff0, 0x3000));
+        assert!(p.image.read(Addr(bias + 0x8000), &mut text).is_err());
     });
 }
 
@@ -185,4 +219,23 @@ fn damaged_notes_are_counted_and_a_core_without_threads_is_refused() {
     core.notes.clear();
     let (message, _) = refusal(&e, &core);
     assert!(message.contains("expected a thread (NT_PRSTATUS) in the notes, found none"), "{message}");
+}
+
+#[test]
+fn files_of_the_core_have_pages_of_any_size() {
+    let e = exe(BASE);
+    for page_size in [0, 1, 16384, 65536, u64::MAX] {
+        let mut core = core_of(&e, 0, 0x1000);
+        core.files_in_pages(page_size, &[(0x7f00_0000_0000, 0x7f00_0001_0000, 3, "relative/lib.so (deleted)")]);
+        with_process(&e.build(), &core.build(), |p| {
+            let p = p.unwrap();
+            match page_size.checked_mul(3) {
+                Some(offset) => {
+                    let f = p.files.last().unwrap();
+                    assert_eq!((f.offset, f.live_path()), (offset, "relative/lib.so"));
+                }
+                None => assert_eq!((p.incidents.get("core.bad_note"), p.files.len()), (1, 1)),
+            }
+        });
+    }
 }

@@ -204,11 +204,29 @@ fn more_segments_than_the_header_can_count() {
     for i in 0..70_000u64 {
         core.load(HEAP + i * 0x2000, R | W, 8, i.to_le_bytes().to_vec());
     }
-    with_process(&e.build(), &core.build(), |p| {
-        let p = p.unwrap();
-        for i in [0, 1, 65_535, 69_999] {
-            assert_eq!(p.image.read_u64(Addr(HEAP + i * 0x2000)), Ok(i));
-        }
+    let mut file = core.build();
+    let check = |file: &[u8], lost: u64| {
+        with_process(&e.build(), file, |p| {
+            let p = p.unwrap();
+            for i in [0, 1, 65_535, 69_999 - lost] {
+                assert_eq!(p.image.read_u64(Addr(HEAP + i * 0x2000)), Ok(i));
+            }
+            assert_eq!(p.image.missing().bytes(), lost * 8);
+        });
+    };
+    check(&file, 0);
+    // The count is at the end, and the first thing that is cut off; then the last segments.
+    file.truncate(file.len() - 1);
+    check(&file, 0);
+    file.truncate(file.len() - 63 - 24);
+    check(&file, 3);
+    // Without notes at the front nobody knows how many there are.
+    core.notes_last = true;
+    let mut file = core.build();
+    file.truncate(file.len() - 1);
+    with_process(&e.build(), &file, |p| {
+        let message = p.err().unwrap();
+        assert!(message.contains("is kept in section header 0"), "{message}");
     });
 }
 

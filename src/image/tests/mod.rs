@@ -4,6 +4,7 @@
 //! * `identity`: EXE and CORE that do and do not belong together.
 //! * `executable`: sections, compression, symbols.
 //! * `inputs`: opening, decompression, files of the wrong kind.
+//! * `separate`: debug information in files of its own, executables in a sysroot.
 //! * `damage`: truncation and changed bytes everywhere.
 
 mod damage;
@@ -11,3 +12,4 @@ mod executable;
 mod identity;
 mod inputs;
 mod memory;
+mod separate;

@@ -43,8 +43,9 @@ impl<'img> Sections<'img> {
             }
         }
         if bytes[0].is_empty() || bytes[1].is_empty() {
-            return Err(Error::new("the executable has no DWARF debug information (.debug_info)")
-                .remedy("build the program without -ldflags=-w or -s, and do not strip it"));
+            return Err(Error::new("the executable has no DWARF debug information (.debug_info)").remedy(
+                "give its debug information with --debug-file, or build without -ldflags=-w or -s and do not strip",
+            ));
         }
         Ok(Self { bytes })
     }

@@ -59,6 +59,8 @@ pub struct StackMaps {
     pub args: Bits,
     /// In table order.
     pub objects: Vec<StackObject>,
+    /// There is a map or a table whose memory cannot be read.
+    pub unread: bool,
 }
 
 /// One PC.

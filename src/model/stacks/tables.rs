@@ -115,7 +115,10 @@ fn maps(architecture: &Architecture, image: &dyn Image, modules: &Modules, func:
     let index =
         if code.pc == func.entry { None } else { modules.pcdata(image, func, PcData::StackMapIndex, code.pc - 1) };
     let index = index.filter(|i| *i >= 0).unwrap_or(0) as u32;
-    let mut maps = StackMaps::default();
+    let tables = [FuncData::LocalsPointerMaps, FuncData::ArgsPointerMaps, FuncData::StackObjects];
+    let mut tables = tables.into_iter().filter_map(|table| modules.funcdata(image, func, table));
+    let unread = tables.any(|table| image.read_u64(Addr(table)).is_err());
+    let mut maps = StackMaps { unread, ..StackMaps::default() };
     let local_bytes = code.varp - code.sp;
     if local_bytes > architecture.min_locals
         && let Some(map) = modules.funcdata(image, func, FuncData::LocalsPointerMaps)

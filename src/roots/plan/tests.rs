@@ -7,7 +7,8 @@ use crate::model::types::Type;
 
 /// A frame of six local words `[-64, -16)` and three of arguments; live are the given CFA offsets.
 fn code(live: &[i64], objects: Vec<StackObject>) -> FrameCode {
-    let mut maps = StackMaps { locals: Bits::zeros(6), locals_offset: -64, args: Bits::zeros(3), objects };
+    let mut maps =
+        StackMaps { locals: Bits::zeros(6), locals_offset: -64, args: Bits::zeros(3), objects, unread: false };
     for offset in live {
         match offset {
             0.. => maps.args.set((offset / 8) as usize, true),

@@ -46,7 +46,8 @@ type All struct {
 //goref:expect path="$HOLDER -> Slice. ([]*$P.V) -> [1]. (*$P.V)" count=1 bytes=32
 //goref:expect path="$HOLDER -> Array. ([2]*$P.V) -> [1]. (*$P.V)" count=1 bytes=32
 //goref:expect path="$HOLDER -> Struct. ($P.Part) -> P. (*$P.V)" count=1 bytes=32
-//goref:expect path="$HOLDER -> Map. (map[int64]*$P.V)" count=2 bytes=192
+//goref:expect path="$HOLDER -> Map. (map[int64]*$P.V)" without="noswissmap" count=2 bytes=192
+//goref:expect path="$HOLDER -> Map. (map[int64]*$P.V)" with="noswissmap" count=2 bytes=208
 //goref:expect path="$HOLDER -> Map. (map[int64]*$P.V) -> $mapval. (*$P.V)" count=2 bytes=64
 //goref:expect path="$HOLDER -> Chan. (chan *$P.V)" since="1.23" count=2 bytes=128
 //goref:expect path="$HOLDER -> Chan. (chan *$P.V)" until="1.22" count=2 bytes=112
@@ -109,7 +110,8 @@ func capture() func() *All {
 //goref:expect path="$P.locals.str" mode="noopt" count=1 bytes=64
 //goref:expect path="$P.locals.slice" mode="noopt" count=1 bytes=16
 //goref:expect path="$P.locals.slice -> [1]. (*$P.V)" mode="noopt" count=1 bytes=32
-//goref:expect path="$P.locals.m" mode="noopt" count=2 bytes=192
+//goref:expect path="$P.locals.m" mode="noopt" without="noswissmap" count=2 bytes=192
+//goref:expect path="$P.locals.m" mode="noopt" with="noswissmap" count=2 bytes=208
 //goref:expect path="$P.locals.m -> $mapval. (*$P.V)" mode="noopt" count=2 bytes=64
 //goref:expect path="$P.locals.c" mode="noopt" since="1.23" count=2 bytes=128
 //goref:expect path="$P.locals.c" mode="noopt" until="1.22" count=2 bytes=112

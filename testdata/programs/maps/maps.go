@@ -25,7 +25,8 @@ type Key struct {
 
 var (
 	// A small map: header of 48 and one group of 8 + 8*16 = 136 bytes in a slot of 144.
-	//goref:expect path="$P.Small" count=2 bytes=192
+	//goref:expect path="$P.Small" without="noswissmap" count=2 bytes=192
+	//goref:expect path="$P.Small" with="noswissmap" count=2 bytes=208
 	//goref:expect path="$P.Small -> $mapval. (*$P.V)" count=5 bytes=160
 	Small map[int64]*V
 	// 1000 entries: header, directory of two, two tables, two arrays of 128 groups (17408 bytes, with header in 18432).
@@ -40,12 +41,14 @@ var (
 	// seed has it.
 	//goref:expect path="$P.Numbers" until="1.23" min_count=3 min_bytes=20552
 	Numbers map[int64]int64
-	//goref:expect path="$P.Empty" count=1 bytes=48
+	//goref:expect path="$P.Empty" without="noswissmap" count=1 bytes=48
+	//goref:expect path="$P.Empty" with="noswissmap" count=1 bytes=64
 	Empty map[string]*V
 	//goref:expect path="$P.Nil" count=0 bytes=0
 	Nil map[string]*V
 	// String keys of 20 bytes in slots of 24: groups of 8 + 8*24 = 200 bytes in a slot of 208.
-	//goref:expect path="$P.Strings" count=2 bytes=256
+	//goref:expect path="$P.Strings" without="noswissmap" count=2 bytes=256
+	//goref:expect path="$P.Strings" with="noswissmap" count=2 bytes=272
 	//goref:expect path="$P.Strings -> $mapkey. (string)" count=8 bytes=192
 	//goref:expect path="$P.Strings -> $mapval. (*$P.V)" count=8 bytes=256
 	Strings map[string]*V
@@ -54,12 +57,14 @@ var (
 	//goref:expect path="$P.Structs -> $mapval. ($P.Val) -> Name. (string)" count=3 bytes=72
 	Structs map[Key]Val
 	// Indirect keys and values: the boxes are counted on the key's and the value's frame.
-	//goref:expect path="$P.Indirect" count=2 bytes=192
+	//goref:expect path="$P.Indirect" without="noswissmap" count=2 bytes=192
+	//goref:expect path="$P.Indirect" with="noswissmap" count=2 bytes=208
 	//goref:expect path="$P.Indirect -> $mapkey. ($P.BigKey)" count=3 bytes=480
 	//goref:expect path="$P.Indirect -> $mapval. ($P.Big)" count=3 bytes=480
 	//goref:expect path="$P.Indirect -> $mapval. ($P.Big) -> P. (*$P.V)" count=3 bytes=96
 	Indirect map[BigKey]Big
-	//goref:expect path="$P.Nested -> $mapval. (map[int64]*$P.V)" count=8 bytes=768
+	//goref:expect path="$P.Nested -> $mapval. (map[int64]*$P.V)" without="noswissmap" count=8 bytes=768
+	//goref:expect path="$P.Nested -> $mapval. (map[int64]*$P.V)" with="noswissmap" count=8 bytes=832
 	//goref:expect path="$P.Nested -> $mapval. (map[int64]*$P.V) -> $mapval. (*$P.V)" count=8 bytes=256
 	Nested map[string]map[int64]*V
 	// Behind a value without size there is a padding word: groups of 8 + 8*24 bytes.
@@ -93,10 +98,12 @@ var (
 	//goref:expect path="$P.ManyIndirect -> $mapval. ($P.Big)" count=1000 bytes=160000
 	ManyIndirect map[BigKey]Big
 	// A pointer to a map: the cell and the map's storage.
-	//goref:expect path="$P.Pointer" count=3 bytes=200
+	//goref:expect path="$P.Pointer" without="noswissmap" count=3 bytes=200
+	//goref:expect path="$P.Pointer" with="noswissmap" count=3 bytes=216
 	//goref:expect path="$P.Pointer -> $mapval. (*$P.V)" count=1 bytes=32
 	Pointer *map[int64]*V
-	//goref:expect path="$P.InIface" count=2 bytes=192
+	//goref:expect path="$P.InIface" without="noswissmap" count=2 bytes=192
+	//goref:expect path="$P.InIface" with="noswissmap" count=2 bytes=208
 	//goref:expect path="$P.InIface -> $mapval. (*$P.V)" count=2 bytes=64
 	InIface any
 	// Arrays as values.

@@ -1,0 +1,338 @@
+//! Kinds of cores, and executables that are laid out in unusual ways. The same dump in another form gives the same bytes; a part of a
+//! dump gives a part of the result, with exit status 3 and a line on what is missing.
+
+use crate::fixtures::unmet;
+use crate::harness::corefile::{CoreFile, Run, core_of, gcore};
+use crate::harness::dying::{self, Death, Writer};
+use crate::harness::program::{Mode, Program};
+use crate::harness::toolchain::{Toolchain, newest};
+use crate::harness::{Skip, binutils, expect, required, root, sparse, tool};
+use crate::sample::unpacked;
+use object::{Object, ObjectSection, ObjectSegment};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The profile of the sample.
+fn expected() -> Vec<u8> {
+    tool::core_ok(&unpacked().0, &unpacked().1, &["-q"]).bytes()
+}
+
+/// As the tools themselves write them, with what they do by default and otherwise.
+#[test]
+fn compressed_by_other_programs() {
+    let expected = expected();
+    let dir = tempfile::tempdir().unwrap();
+    let packed = dir.path().join("core.packed");
+    let (exe, core) = unpacked();
+    for (program, args) in [
+        ("gzip", &["-1c"][..]),
+        ("zstd", &["-1qc"]),
+        ("zstd", &["-1qc", "-T2", "--long=31"]),
+        ("lz4", &["-1qc"]),
+        ("lz4", &["-1qc", "-B4", "-BD", "--no-frame-crc"]),
+        ("xz", &["-0c", "-T1"]),
+        ("xz", &["-0c", "-T2", "--block-size=16MiB"]),
+        ("xz", &["-0c", "-T1", "--check=sha256", "--x86", "--lzma2=preset=0"]),
+    ] {
+        if required(binutils::filter(program, args, core, &packed)).is_none() {
+            continue;
+        }
+        let ran = tool::core_ok(exe, &packed, &["-q", "--tmpdir", dir.path().to_str().unwrap()]);
+        assert!(ran.bytes() == expected, "{program} {args:?}: other bytes than from the plain core");
+        // Cut off: what was there before.
+        let length = fs::metadata(&packed).unwrap().len();
+        for part in [length - 1, length - length / 3] {
+            File::options().write(true).open(&packed).unwrap().set_len(part).unwrap();
+            let ran = tool::core(exe, &packed, &["-q"]);
+            // Checksums and ends of streams may be all that is lost.
+            let complete = ran.code() == 0 && part == length - 1 && ran.bytes() == expected;
+            assert!(complete || [1, 3].contains(&ran.code()), "{program} {args:?}: {part} of {length}: {}", ran.code());
+            assert!(!ran.stderr().contains("panicked"), "{}", ran.stderr());
+        }
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["core.packed"], "unpacked data is gone with the process");
+    }
+}
+
+/// A core whose headers the tests rewrite; the offsets are those of the ELF specification.
+struct Rewritten {
+    file: File,
+    path: PathBuf,
+    headers: Vec<[u8; 56]>,
+    _dir: tempfile::TempDir,
+}
+
+impl Rewritten {
+    fn sample() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("core");
+        sparse::copy(&mut File::open(&unpacked().1).unwrap(), &path).unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let mut ehdr = [0; 64];
+        file.read_exact_at(&mut ehdr, 0).unwrap();
+        let offset = u64::from_le_bytes(ehdr[32..40].try_into().unwrap());
+        let count = u16::from_le_bytes(ehdr[56..58].try_into().unwrap());
+        let headers = (0..u64::from(count)).map(|i| {
+            let mut header = [0; 56];
+            file.read_exact_at(&mut header, offset + 56 * i).unwrap();
+            header
+        });
+        let headers = headers.collect();
+        Self { file, path, headers, _dir: dir }
+    }
+
+    /// The file offset of the description of the note with this type, and its length.
+    fn note(&self, n_type: u32) -> (u64, u64) {
+        let notes = self.headers.iter().find(|h| h[0] == 4).expect("PT_NOTE");
+        let (mut at, end) = (word(notes, 8), word(notes, 8) + word(notes, 32));
+        while at < end {
+            let mut header = [0; 12];
+            self.file.read_exact_at(&mut header, at).unwrap();
+            let [name, desc, found] = [0, 4, 8].map(|i| u32::from_le_bytes(header[i..i + 4].try_into().unwrap()));
+            let (desc_at, desc_len) = (at + 12 + u64::from(name.next_multiple_of(4)), u64::from(desc));
+            if found == n_type {
+                return (desc_at, desc_len);
+            }
+            at = desc_at + desc_len.next_multiple_of(4);
+        }
+        panic!("no note of type {n_type:#x}");
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+const NT_FILE: u32 = 0x4649_4c45;
+
+/// Every segment cut into pieces, more than the file header can count, as in a process with so many mappings.
+#[test]
+fn more_than_65535_segments() {
+    const PIECE: u64 = 16 << 10;
+    let core = Rewritten::sample();
+    let mut table = Vec::new();
+    for header in &core.headers {
+        if header[0] != 1 {
+            table.extend(header);
+            continue;
+        }
+        let [offset, vaddr, _, filesz, memsz] = [8, 16, 24, 32, 40].map(|at| word(header, at));
+        for at in (0..memsz).step_by(PIECE as usize) {
+            let mut piece = *header;
+            let held = filesz.saturating_sub(at).min(PIECE);
+            for (at, value) in [(8, offset + at), (16, vaddr + at), (32, held), (40, PIECE.min(memsz - at))] {
+                piece[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            }
+            table.extend(piece);
+        }
+    }
+    let count = (table.len() / 56) as u32;
+    assert!(count > 65_535, "{count} segments");
+    let mut section_0 = [0; 64];
+    section_0[44..48].copy_from_slice(&count.to_le_bytes());
+    let end = core.file.metadata().unwrap().len();
+    let sections = end + table.len() as u64;
+    core.file.write_all_at(&table, end).unwrap();
+    core.file.write_all_at(&section_0, sections).unwrap();
+    core.file.write_all_at(&end.to_le_bytes(), 32).unwrap();
+    core.file.write_all_at(&sections.to_le_bytes(), 40).unwrap();
+    // e_phnum, e_shentsize, e_shnum, e_shstrndx
+    core.file.write_all_at(&[0xff, 0xff, 64, 0, 1, 0, 0, 0], 56).unwrap();
+    let ran = tool::core_ok(&unpacked().0, &core.path, &["-q"]);
+    assert!(ran.bytes() == expected(), "other bytes than from {} segments", core.headers.len());
+}
+
+/// Writers other than gdb and the kernel leave out what they like: the list of files, or the auxiliary vector.
+#[test]
+fn cores_without_some_notes() {
+    const NT_AUXV: u32 = 6;
+    let whole = tool::core_ok(&unpacked().0, &unpacked().1, &["-q"]).decode();
+    for n_types in [&[NT_FILE][..], &[NT_AUXV], &[NT_FILE, NT_AUXV]] {
+        let core = Rewritten::sample();
+        for n_type in n_types {
+            let (desc, _) = core.note(*n_type);
+            // The type stands before the name "CORE\0", padded to 8 bytes.
+            core.file.write_all_at(&0x7777_7777u32.to_le_bytes(), desc - 8 - 4).unwrap();
+        }
+        let ran = tool::core_ok(&unpacked().0, &core.path, &["-q"]);
+        let profile = ran.decode();
+        assert_eq!(profile.total(), whole.total(), "without {n_types:x?}");
+        assert_eq!(profile.stacks, whole.stacks, "without {n_types:x?}");
+    }
+}
+
+/// NT_FILE counts offsets in pages of any size; gdb's are bytes.
+#[test]
+fn file_offsets_in_large_pages() {
+    let expected = expected();
+    for page_size in [4096u64, 16384, 65536] {
+        let core = Rewritten::sample();
+        let (desc, len) = core.note(NT_FILE);
+        let mut bytes = vec![0; len as usize];
+        core.file.read_exact_at(&mut bytes, desc).unwrap();
+        let (count, old_size) = (word(&bytes, 0), word(&bytes, 8));
+        bytes[8..16].copy_from_slice(&page_size.to_le_bytes());
+        let mut exact = true;
+        for i in 0..count as usize {
+            let at = 16 + 24 * i + 16;
+            let offset = word(&bytes, at) * old_size;
+            exact &= offset.is_multiple_of(page_size);
+            bytes[at..at + 8].copy_from_slice(&(offset / page_size).to_le_bytes());
+        }
+        // The program's segments are aligned to 4 KiB: with larger pages the note would lie, and only the mapping's offset may
+        // differ then.
+        core.file.write_all_at(&bytes, desc).unwrap();
+        let ran = tool::core_ok(&unpacked().0, &core.path, &["-q"]);
+        assert!(!exact || ran.bytes() == expected, "pages of {page_size} bytes");
+    }
+}
+
+/// The executable was replaced while the program ran: the kernel marks its path.
+#[test]
+fn deleted_executable() {
+    let Some(program) = program("testdata/programs") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (exe, core) = (dir.path().join("app"), dir.path().join("core"));
+    fs::copy(&program.exe, &exe).unwrap();
+    let Some(mut run) = required(Run::spawn(Command::new(&exe).current_dir(dir.path()))) else { return };
+    run.line("WAIT");
+    fs::remove_file(&exe).unwrap();
+    let taken = gcore(run.child.id(), &core);
+    let _ = run.child.kill();
+    let _ = run.child.wait();
+    if required(taken).is_none() {
+        return;
+    }
+    let ran = tool::core_ok(&program.exe, &core, &["-q"]);
+    assert_eq!(ran.decode().mappings[0].0, "app", "the name without the mark");
+    // In a sysroot it is looked for without the mark.
+    let root = dir.path().join("root");
+    let inside = root.join(exe.canonicalize().unwrap_or(exe).strip_prefix("/").unwrap());
+    fs::create_dir_all(inside.parent().unwrap()).unwrap();
+    fs::copy(&program.exe, &inside).unwrap();
+    let found = tool::core_ok(&root, &core, &["-q"]);
+    assert!(found.bytes() == ran.bytes());
+}
+
+fn program(source: &str) -> Option<Program> {
+    let toolchain = required(Toolchain::get(newest()?))?;
+    Some(Program::build(&toolchain, source, Mode::Default))
+}
+
+/// Huge pages: full ones, sparsely written ones, and the kernel's huge page of zeros.
+#[test]
+fn huge_pages() {
+    const SOURCE: &str = "testdata/programs/cmd/huge";
+    let (Some(version), Some(program)) = (newest(), program(SOURCE)) else { return };
+    let Some(mut run) = required(Run::start(&program, &["die"])) else { return };
+    let line = run.line("AnonHugePages");
+    let _ = run.child.kill();
+    let _ = run.child.wait();
+    let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+    if kib < 32 << 10 {
+        eprintln!("the kernel gives no huge pages ({kib} KiB): this core is an ordinary one");
+    }
+    let expectations = expect::read_main(&root().join(SOURCE).join("main.go"));
+    let check = |exe: &Path, core: &Path| {
+        let profile = tool::core_ok(exe, core, &["-q"]).decode();
+        let wrong = unmet(&expectations, version, Mode::Default, &profile);
+        assert!(wrong.is_empty(), "{}:\n{}", core.display(), wrong.join("\n"));
+        profile.total()
+    };
+    if let Some(file) = required(core_of(version, SOURCE, Mode::Default, &[])) {
+        assert_eq!(check(&file.exe, &file.core), [file.truth.objects, file.truth.bytes]);
+    }
+    if required(dying::kernel_writes_cores().map_err(Skip)).is_some() {
+        let death = Death { args: &["die"], procs: 2, second_abort: true, ..Death::default() };
+        let Some((core, _)) = required(dying::take(&program, &death, Writer::Kernel)) else { return };
+        check(&program.exe, &core);
+    }
+}
+
+/// Segments aligned to huge pages, as linkers do it for big programs: the file has holes or the addresses have, and page 0 of the
+/// file is not where a small page would put it.
+#[test]
+fn segments_aligned_to_huge_pages() {
+    let Some(version) = newest() else { return };
+    let Some(toolchain) = required(Toolchain::get(version)) else { return };
+    for flags in ["-Wl,-z,max-page-size=0x200000", "-Wl,-z,max-page-size=0x200000,-z,separate-code -no-pie"] {
+        let program = Program::build_with(
+            &toolchain,
+            "testdata/programs/cmd/cgo",
+            Mode::Cgo,
+            &[&format!("-ldflags=-linkmode=external '-extldflags={flags}'")],
+        );
+        let bytes = fs::read(&program.exe).unwrap();
+        let elf = object::File::parse(&bytes[..]).unwrap();
+        assert!(elf.segments().any(|s| s.align() == 0x20_0000), "{flags}: aligned as asked for");
+        let Some(file) = required(CoreFile::take(&program, &[])) else { return };
+        let profile = tool::core_ok(&file.exe, &file.core, &["-q"]).decode();
+        assert_eq!(profile.total(), [file.truth.objects, file.truth.bytes], "{flags}");
+    }
+}
+
+/// `ulimit -c` takes the end of a core away: a partial result that says what is missing, or an error that does; never a whole one.
+#[test]
+fn cut_off_by_the_kernel() {
+    if required(dying::kernel_writes_cores().map_err(Skip)).is_none() {
+        return;
+    }
+    let Some(program) = program("testdata/programs/cmd/crash") else { return };
+    let death = |limit| Death { args: &["abort"], procs: 2, second_abort: true, limit, ..Death::default() };
+    let Some((whole, _)) = required(dying::take(&program, &death(None), Writer::Kernel)) else { return };
+    let length = fs::metadata(&whole).unwrap().len();
+    let complete = tool::core_ok(&program.exe, &whole, &["-q"]).decode();
+    let mut partial = 0;
+    // The threads' notes come first, the heap in the middle, the runtime's own memory at the end: without its table of spans nobody
+    // can tell what is an object.
+    let mut cut = Vec::new();
+    // The limit counts what is written, not holes.
+    for limit in [200, 1000, 2000, 2700] {
+        let Some((core, _)) = required(dying::take(&program, &death(Some(limit)), Writer::Kernel)) else { return };
+        let held = fs::metadata(&core).unwrap().len();
+        assert!(held < length, "{held} bytes with a limit of {limit} blocks");
+        cut.push((format!("limit of {limit} blocks"), core));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for lost in [1, 4 << 10, 64 << 10, 150 << 10, 200 << 10, 300 << 10, 400 << 10, 500 << 10, 1 << 20, 2 << 20] {
+        let core = dir.path().join(lost.to_string());
+        sparse::copy(&mut File::open(&whole).unwrap(), &core).unwrap();
+        File::options().write(true).open(&core).unwrap().set_len(length - lost).unwrap();
+        cut.push((format!("without the last {lost} bytes"), core));
+    }
+    for (what, core) in cut {
+        let ran = tool::core(&program.exe, &core, &["-q"]);
+        let said = ran.stderr();
+        assert!([1, 3].contains(&ran.code()), "{what}: status {}: {said}", ran.code());
+        assert!(said.contains("cut off") || said.contains("lacks"), "{what}: says what is missing: {said}");
+        eprintln!("{what}: status {}: {}", ran.code(), said.trim_end());
+        if ran.code() == 3 {
+            partial += 1;
+            let (part, all) = (ran.decode().total(), complete.total());
+            assert!(part[0] <= all[0] + 32, "{what}: {part:?} of {all:?}");
+        }
+    }
+    assert!(partial > 1, "only {partial} left enough for a result");
+}
+
+/// Debug sections in every form that objcopy can give them.
+#[test]
+fn debug_sections_in_other_forms() {
+    let expected = expected();
+    let dir = tempfile::tempdir().unwrap();
+    let exe = dir.path().join("exe");
+    for (form, name) in [("zlib-gnu", ".zdebug_info"), ("zlib-gabi", ".debug_info"), ("zstd", ".debug_info")] {
+        let option = format!("--compress-debug-sections={form}");
+        if required(binutils::run("objcopy", &[&option, &unpacked().0, &exe])).is_none() {
+            return;
+        }
+        let bytes = fs::read(&exe).unwrap();
+        let elf = object::File::parse(&bytes[..]).unwrap();
+        assert!(elf.sections().any(|s| s.name() == Ok(name)), "{form} makes {name}");
+        assert!(tool::core_ok(&exe, &unpacked().1, &["-q"]).bytes() == expected, "{form}");
+    }
+    required(binutils::run("objcopy", &[&"--decompress-debug-sections", &unpacked().0, &exe]));
+    assert!(tool::core_ok(&exe, &unpacked().1, &["-q"]).bytes() == expected, "not compressed");
+}
