@@ -74,7 +74,7 @@ read while the process goes on. Both stops are measured and printed. Whatever ha
 
 const PAUSE_HELP: &str = "\
 How long the process stands still:
-  fork   until it has made a snapshot of itself (about 20 ms per GiB)
+  fork   until it has made a snapshot of itself (about 30 ms per GiB)
   copy   until what the analysis needs is copied
   whole  until the analysis is done
 By default fork, and another where that is impossible; the report says which and why";

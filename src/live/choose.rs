@@ -39,8 +39,8 @@ pub struct Choice {
     pub why: String,
 }
 
-/// The kernel's copy of page tables: measured 18 ms per GiB of 4 KiB pages (perf/notes).
-const FORK_PER_GIB: Duration = Duration::from_millis(20);
+/// The kernel's copy of page tables, for 4 KiB pages (perf/notes/0007).
+const FORK_PER_GIB: Duration = Duration::from_millis(30);
 
 /// Of its private memory, what a busy process may write while a snapshot is read, before it is paid for twice.
 const WRITTEN_PART: u64 = 4;

@@ -97,7 +97,7 @@ fn guard(order: &Order) -> Result<(), (&'static str, Error)> {
     let left = if order.fork { proc::silent_zombies(order.pid) } else { Vec::new() };
     let deadline = order.max_pause.map(|max| Instant::now() + max);
     let stopped = Tracee::stop(order.pid, options, deadline);
-    let mut tracee = stopped.map_err(|e| if options == 0 { error(e) } else { ("refused", filtered(order.pid, e)) })?;
+    let mut tracee = stopped.map_err(|e| if options == 0 { error(e) } else { ("refused", filtered(order.pid)) })?;
     for thread in &tracee.threads {
         let inner = Status::read(order.pid, Some(thread.tid)).ok().and_then(|s| s.inner_id()).unwrap_or(thread.tid);
         let floating = if order.floating { Tracee::registers(thread.tid, ptrace::FLOATING) } else { Vec::new() };
@@ -122,9 +122,8 @@ fn guard(order: &Order) -> Result<(), (&'static str, Error)> {
 }
 
 /// Why a process with seccomp filters may have to do without a snapshot: a filter may kill it for a call that it never makes itself.
-fn filtered(pid: u32, e: Error) -> Error {
+fn filtered(pid: u32) -> Error {
     Error::new(format!("process {pid}: its system calls are filtered by seccomp, and the filters cannot be suspended"))
-        .cause(e)
         .remedy("run goref-fast as root on the host (CAP_SYS_ADMIN), or use --pause copy or --pause whole")
 }
 
