@@ -17,6 +17,7 @@ use crate::model::heap::{Heap, HeapTotals, RuntimeCounters, SpanId, TypeMasks};
 use crate::model::layout::RuntimeLayout;
 use crate::model::modules::Modules;
 use crate::model::queues::Queues;
+use crate::model::release;
 use crate::output::{ConservativeHold, Outcome, Outputs, RunResult, Target, TextMapping, WalkStats};
 use crate::progress::Progress;
 use crate::roots::{self, Roots, Sources};
@@ -98,6 +99,8 @@ pub struct Model {
     pub descriptors: Descriptors,
     /// Where those lie, by module.
     pub module_types: Vec<ModuleTypes>,
+    /// A sentence about what has no names, for want of debug information.
+    pub missing_names: Option<&'static str>,
     /// Soft errors of all parts.
     pub incidents: Incidents,
 }
@@ -131,9 +134,17 @@ pub fn model_and_walk_observed<O: Observer>(
 ) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
     check_is_go(&process.executable)?;
     progress.phase("reading debug information");
-    let mut debug = phases.time("debug information", || DebugInfo::load(&process.executable))?;
-    progress.phase("reading the runtime's structures");
     let bias = process.load_bias;
+    let mut missing_names = None;
+    let mut debug = phases.time("debug information", || {
+        if DebugInfo::is_in(&process.executable) {
+            return DebugInfo::load(&process.executable);
+        }
+        let substitute = release::substitute(&process.executable, image, bias)?;
+        missing_names = Some(substitute.missing_names);
+        Ok(substitute.debug)
+    })?;
+    progress.phase("reading the runtime's structures");
     let (heap, modules, masks, queues, descriptors, counters) = phases.time("model", || {
         let layout = RuntimeLayout::find(&debug.types, &debug.variables, &debug.constants, bias)?;
         let modules = Modules::read(image, &layout)?;
@@ -184,7 +195,7 @@ pub fn model_and_walk_observed<O: Observer>(
         modules.list.iter().map(|m| ModuleTypes { types: m.types.start, etypes: m.types.end() }).collect();
     incidents.merge(&walked.incidents);
     incidents.merge(&descriptors.incidents());
-    let model = Model { heap, counters, masks, queues, descriptors, module_types, incidents };
+    let model = Model { heap, counters, masks, queues, descriptors, module_types, missing_names, incidents };
     Ok((model, walked, roots, observed))
 }
 
@@ -244,6 +255,7 @@ fn result(process: &Process<'_>, image: &dyn Image, model: &Model, walked: Walke
         phases: Phases::default(),
         incidents,
         conservative_holds,
+        missing_names: model.missing_names,
         partial,
     }
 }

@@ -108,6 +108,8 @@ pub struct RunResult {
     pub incidents: Incidents,
     /// See [`ConservativeHold`]; shown with `-v`.
     pub conservative_holds: Vec<ConservativeHold>,
+    /// A sentence about what has no names, if the executable has no debug information.
+    pub missing_names: Option<&'static str>,
     /// Sentences about what is missing and how much. Each makes the result partial. What [`Totals`] shows (unread bytes, books
     /// that do not balance) is added here by [`Outputs::write_all`].
     pub partial: Vec<String>,
