@@ -3,14 +3,14 @@
 use crate::harness::corefile::core_of;
 use crate::harness::expect::{self, Expectation};
 use crate::harness::pprof::Profile;
-use crate::harness::program::{Mode, Program};
+use crate::harness::program::{Mode, Program, Recipe};
 use crate::harness::toolchain::{Toolchain, newest, selected};
 use crate::harness::{required, root, tool};
 use object::{CompressionFormat, Object, ObjectKind, ObjectSection};
 use std::path::Path;
 
 /// Import path of the fixtures' module.
-const MODULE: &str = "goref.test/fixtures";
+pub const MODULE: &str = "goref.test/fixtures";
 
 macro_rules! per_toolchain {
     ($($name:ident: $version:literal, $mode:ident;)*) => {
@@ -93,9 +93,10 @@ fn check_all(version: &str, mode: Mode) {
 }
 
 /// What is not as stated. Each finding carries the stacks nearby, for the reader of a failure.
-pub fn unmet(expectations: &[Expectation], version: &str, mode: Mode, profile: &Profile) -> Vec<String> {
+pub fn unmet(expectations: &[Expectation], version: &str, recipe: impl Into<Recipe>, profile: &Profile) -> Vec<String> {
+    let recipe = recipe.into();
     let mut wrong = Vec::new();
-    for expectation in expectations.iter().filter(|e| e.applies(version, mode)) {
+    for expectation in expectations.iter().filter(|e| e.applies(version, recipe)) {
         if let Err(mut finding) = expectation.check(profile) {
             let root = expectation.root_frame();
             let near = profile.stacks.iter().filter(|(stack, _)| stack.iter().any(|frame| frame == root));

@@ -10,6 +10,8 @@
 //! * [`cgo`]: goroutines in C code and in functions that C called.
 //! * [`churn`]: dumps taken at any time: in collections, in the allocator, in the middle of growing stacks.
 //! * [`sample`]: the bundled sample of `testdata/sample`; needs neither Go nor a network.
+//! * [`matrix`]: release x experiment x build x kind of core; a selection, or all of it with `GOREF_MATRIX=full`, which writes the
+//!   table in the README.
 //! * [`reference`]: a naive walker that shares no code with `src/traverse`: the same objects, paths and totals.
 //! * [`hostile`]: seeded mutations of a dump, under limits of time and memory.
 //! * [`bad_input`]: damaged, truncated and mismatched input: an exit status, never a signal.
@@ -30,6 +32,7 @@ mod crash;
 mod fixtures;
 mod harness;
 mod hostile;
+mod matrix;
 mod reference;
 mod sample;
 mod shapes;

@@ -1,7 +1,7 @@
 //! Cores with their truth: runs a program to its `WAIT`, lets gdb take the core, releases it and keeps the core only if
 //! nothing was allocated meanwhile.
 
-use super::program::Program;
+use super::program::{Program, Recipe};
 use super::{Outcome, Skip, sparse};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -156,8 +156,8 @@ pub fn gcore(pid: u32, to: &Path) -> Outcome<()> {
 }
 
 /// The core of a program of the repository, everything on the way included.
-pub fn core_of(version: &str, source: &str, mode: super::program::Mode, args: &[&str]) -> Outcome<Arc<CoreFile>> {
+pub fn core_of(version: &str, source: &str, recipe: impl Into<Recipe>, args: &[&str]) -> Outcome<Arc<CoreFile>> {
     let toolchain = super::toolchain::Toolchain::get(version)?;
-    let program = Program::build(&toolchain, source, mode);
+    let program = Program::build(&toolchain, source, recipe);
     CoreFile::take(&program, args).map(Arc::new)
 }

@@ -15,11 +15,11 @@
 //! bounds, for what the hash seed or the release decides. Sizes are size-class sizes.
 //!
 //! `mode="default"` or `mode="noopt"` restricts a statement to one build mode, `since="1.25"` and `until="1.25"` (inclusive) to
-//! releases. In the text `$P` is the package's path (`goref.test/fixtures/<folder>`), `$NAME` of a `goref:define` in the same
+//! releases, `without="noswissmap,race"` to builds without these experiments and build modes. In the text `$P` is the package's path (`goref.test/fixtures/<folder>`), `$NAME` of a `goref:define` in the same
 //! file its text, and `[[a|b]]` makes one statement for each alternative.
 
 use super::pprof::Profile;
-use super::program::{Mode, sources};
+use super::program::{Recipe, sources};
 use super::toolchain::minor;
 use std::path::Path;
 
@@ -32,6 +32,7 @@ pub struct Expectation {
     pub count: Bound,
     pub bytes: Bound,
     mode: Option<String>,
+    without: Vec<String>,
     since: u32,
     until: u32,
 }
@@ -61,9 +62,12 @@ impl Bound {
 }
 
 impl Expectation {
-    /// Statements hold for some releases and modes only.
-    pub fn applies(&self, version: &str, mode: Mode) -> bool {
-        (self.since..=self.until).contains(&minor(version)) && self.mode.as_deref().is_none_or(|m| m == mode.compiled())
+    /// Statements hold for some releases, modes and experiments only.
+    pub fn applies(&self, version: &str, recipe: impl Into<Recipe>) -> bool {
+        let recipe = recipe.into();
+        (self.since..=self.until).contains(&minor(version))
+            && self.mode.as_deref().is_none_or(|m| m == recipe.mode.compiled())
+            && !self.without.iter().any(|w| w == recipe.experiment || w == recipe.mode.name())
     }
 
     /// The frame that a stack has in common with the statement, to show what is there instead.
@@ -165,7 +169,7 @@ fn attributes(mut text: &str, at: &str) -> Vec<(String, String)> {
 
 fn parse(text: &str, at: &str) -> Expectation {
     let (mut scope, mut count, mut bytes) = (None, Bound::Any, Bound::Any);
-    let (mut mode, mut since, mut until) = (None, 0, u32::MAX);
+    let (mut mode, mut without, mut since, mut until) = (None, Vec::new(), 0, u32::MAX);
     let number = |value: &str| value.parse().unwrap_or_else(|e| panic!("{at}: {value:?}: {e}"));
     let path = |value: &str| value.split(" -> ").map(str::to_owned).collect();
     for (key, value) in attributes(text, at) {
@@ -181,6 +185,7 @@ fn parse(text: &str, at: &str) -> Expectation {
                 assert!(["default", "noopt"].contains(&value.as_str()), "{at}: no such mode: {value}");
                 mode = Some(value);
             }
+            "without" => without = value.split(',').map(str::to_owned).collect(),
             "since" => since = minor(&value),
             "until" => until = minor(&value),
             other => panic!("{at}: no such attribute: {other}"),
@@ -188,13 +193,14 @@ fn parse(text: &str, at: &str) -> Expectation {
     }
     let scope = scope.unwrap_or_else(|| panic!("{at}: no path, prefix or within"));
     assert!(!matches!((count, bytes), (Bound::Any, Bound::Any)), "{at}: states nothing");
-    Expectation { at: at.to_owned(), scope, count, bytes, mode, since, until }
+    Expectation { at: at.to_owned(), scope, count, bytes, mode, without, since, until }
 }
 
 #[test]
 fn grammar() {
+    use super::program::Mode;
     let mut all = Vec::new();
-    let text = "//goref:define H=\"[[$P.A|$P.B -> x. (*$P.T)]]\"\n\t//goref:expect path=\"$H -> y. (string)\" since=\"1.25\" mode=\"noopt\" count=2 min_bytes=3\n";
+    let text = "//goref:define H=\"[[$P.A|$P.B -> x. (*$P.T)]]\"\n\t//goref:expect path=\"$H -> y. (string)\" since=\"1.25\" mode=\"noopt\" without=\"race,greenteagc\" count=2 min_bytes=3\n";
     read_file(text, "f.go", "p/q", &mut all);
     assert_eq!(all.len(), 2);
     let Scope::Path(path) = &all[1].scope else { panic!("{all:?}") };
@@ -204,6 +210,7 @@ fn grammar() {
         all[0].applies("1.25.5", Mode::NoOpt)
             && !all[0].applies("1.24.11", Mode::NoOpt)
             && !all[0].applies("1.27.3", Mode::Default)
+            && !all[0].applies("1.25.5", Recipe { mode: Mode::NoOpt, experiment: "greenteagc" })
     );
     let mut profile = Profile::default();
     profile.stacks.insert(path.clone(), [2, 5]);

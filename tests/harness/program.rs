@@ -1,4 +1,4 @@
-//! Builds the Go programs, cached by a hash of their sources, the toolchain's version and the mode.
+//! Builds the Go programs, cached by a hash of their sources, the toolchain's version, the mode and the experiment.
 
 use super::toolchain::Toolchain;
 use super::{cache, root};
@@ -19,6 +19,12 @@ pub enum Mode {
     PlainDwarf,
     /// With C code, linked by the C toolchain.
     Cgo,
+    /// Linked by the C toolchain although nothing but the runtime's own C code asks for it.
+    External,
+    /// With the race detector, which has its own allocation sizes and maps terabytes of shadow memory.
+    Race,
+    /// With the paths of the build machine in it.
+    Untrimmed,
 }
 
 impl Mode {
@@ -30,6 +36,9 @@ impl Mode {
             Self::Pie => "pie",
             Self::PlainDwarf => "plaindwarf",
             Self::Cgo => "cgo",
+            Self::External => "external",
+            Self::Race => "race",
+            Self::Untrimmed => "untrimmed",
         }
     }
 
@@ -43,11 +52,41 @@ impl Mode {
 
     fn flags(self) -> &'static [&'static str] {
         match self {
-            Self::Default | Self::Cgo => &[],
-            Self::NoOpt => &["-gcflags=all=-N -l"],
-            Self::Pie => &["-buildmode=pie"],
-            Self::PlainDwarf => &["-ldflags=-compressdwarf=false"],
+            Self::Default | Self::Cgo => &["-trimpath"],
+            Self::NoOpt => &["-trimpath", "-gcflags=all=-N -l"],
+            Self::Pie => &["-trimpath", "-buildmode=pie"],
+            Self::PlainDwarf => &["-trimpath", "-ldflags=-compressdwarf=false"],
+            Self::External => &["-trimpath", "-ldflags=-linkmode=external"],
+            Self::Race => &["-trimpath", "-race"],
+            Self::Untrimmed => &[],
         }
+    }
+
+    /// Whether it takes a C compiler.
+    pub fn needs_cgo(self) -> bool {
+        matches!(self, Self::Cgo | Self::External | Self::Race)
+    }
+}
+
+/// All that a build depends on beside its sources and the toolchain.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    pub mode: Mode,
+    /// `GOEXPERIMENT`; empty for the toolchain's own choice.
+    pub experiment: &'static str,
+}
+
+impl Recipe {
+    /// As written in file names.
+    pub fn name(self) -> String {
+        let dash = if self.experiment.is_empty() { "" } else { "-" };
+        format!("{}{dash}{}", self.mode.name(), self.experiment)
+    }
+}
+
+impl From<Mode> for Recipe {
+    fn from(mode: Mode) -> Self {
+        Self { mode, experiment: "" }
     }
 }
 
@@ -63,13 +102,14 @@ pub struct Program {
 
 impl Program {
     /// Builds the main package in `source` (a folder of the repository). A build error is a failure, not a skip.
-    pub fn build(toolchain: &Toolchain, source: &str, mode: Mode) -> Self {
+    pub fn build(toolchain: &Toolchain, source: &str, recipe: impl Into<Recipe>) -> Self {
+        let recipe = recipe.into();
         let mut hash = Fnv::default();
         // perf/gen uses the truth package of the fixtures.
         for folder in ["testdata/programs", source] {
             hash_sources(&root().join(folder), &mut hash);
         }
-        let name = format!("{}-{}-{}-{:016x}", source.replace('/', "-"), toolchain.version, mode.name(), hash.0);
+        let name = format!("{}-{}-{}-{:016x}", source.replace('/', "-"), toolchain.version, recipe.name(), hash.0);
         let dir = cache("programs").join(name);
         let exe = dir.join("exe");
         // Tests run side by side and some want the same program: the second one finds it built.
@@ -77,9 +117,12 @@ impl Program {
         if !exe.exists() {
             fs::create_dir_all(&dir).unwrap();
             let mut go = toolchain.go();
-            go.args(["build", "-trimpath", "-buildvcs=false"]).args(mode.flags());
-            if mode == Mode::Cgo {
+            go.args(["build", "-buildvcs=false"]).args(recipe.mode.flags());
+            if recipe.mode.needs_cgo() {
                 go.env("CGO_ENABLED", "1");
+            }
+            if !recipe.experiment.is_empty() {
+                go.env("GOEXPERIMENT", recipe.experiment);
             }
             let partial = dir.join(format!("exe.{}", std::process::id()));
             let output = go.arg("-o").arg(&partial).arg(".").current_dir(root().join(source)).output().expect("run go");

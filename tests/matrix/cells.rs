@@ -1,0 +1,145 @@
+//! The dimensions of the matrix, as data. A new release, experiment, build or kind of core is one line here.
+//!
+//! Cells are not the product of all dimensions, which would take a day: each build with the toolchain's own experiments, each experiment
+//! with and without the optimiser, each kind of core of the default build.
+
+use crate::harness::program::{Mode, Recipe};
+use crate::harness::toolchain::minor;
+
+/// The columns, oldest first. Tests are made for them in `matrix.rs`.
+pub const RELEASES: [&str; 4] = ["1.24.11", "1.25.5", "1.26.6", "1.27.3"];
+
+/// The linked fixtures.
+pub const FIXTURES: &str = "testdata/programs";
+
+/// Who takes the core.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum CoreKind {
+    /// gdb, of the process as it waits.
+    Gcore,
+}
+
+impl CoreKind {
+    /// As the README calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gcore => "gcore",
+        }
+    }
+}
+
+/// How much of the truth a row must meet.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The collector's totals to the byte, and every stated path.
+    Paths,
+    /// The totals to the byte.
+    Totals,
+}
+
+/// One row.
+#[derive(Copy, Clone, Debug)]
+pub struct Row {
+    pub recipe: Recipe,
+    pub core: CoreKind,
+    pub claim: Claim,
+    /// Minor releases that can do it, inclusive.
+    since: u32,
+    until: u32,
+    /// Minor releases that are run without `GOREF_MATRIX=full`: the cost in CI is half a minute for each new experiment or compiler
+    /// flag (the standard library is compiled anew), a few seconds otherwise.
+    always: &'static [u32],
+}
+
+impl Row {
+    /// As the README calls it; unique.
+    pub fn name(&self) -> String {
+        let Recipe { mode, experiment } = self.recipe;
+        let mut parts = Vec::new();
+        if !experiment.is_empty() {
+            parts.push(format!("`GOEXPERIMENT={experiment}`"));
+        }
+        match mode {
+            Mode::Default if !parts.is_empty() => {}
+            Mode::Default => parts.push("default".to_owned()),
+            Mode::NoOpt => parts.push("`-gcflags='all=-N -l'`".to_owned()),
+            Mode::Pie => parts.push("`-buildmode=pie`".to_owned()),
+            Mode::PlainDwarf => parts.push("`-ldflags=-compressdwarf=false`".to_owned()),
+            Mode::Cgo => parts.push("cgo, goroutines in and above C".to_owned()),
+            Mode::External => parts.push("`-ldflags=-linkmode=external`".to_owned()),
+            Mode::Race => parts.push("`-race`".to_owned()),
+            Mode::Untrimmed => parts.push("without `-trimpath`".to_owned()),
+        }
+        format!("{}, {}", parts.join(" "), self.core.name())
+    }
+
+    /// The program of this row, a folder of the repository: the linked fixtures, unless it takes more than Go.
+    pub fn program(&self) -> &'static str {
+        match self.recipe.mode {
+            Mode::Cgo => "testdata/programs/cmd/cgo",
+            _ => FIXTURES,
+        }
+    }
+
+    /// Whether the toolchain offers this.
+    pub fn exists(&self, version: &str) -> bool {
+        (self.since..=self.until).contains(&minor(version))
+    }
+
+    /// Whether it is run without being asked for.
+    pub fn always(&self, version: &str) -> bool {
+        self.always.contains(&minor(version))
+    }
+}
+
+/// Builds: mode, since, until, and where they are always run. The first two are the fixtures' own (`fixtures.rs`).
+const BUILDS: [(Mode, u32, u32, &[u32]); 8] = [
+    (Mode::Default, 0, u32::MAX, &[]),
+    (Mode::NoOpt, 0, u32::MAX, &[]),
+    (Mode::Untrimmed, 0, u32::MAX, &[]),
+    (Mode::PlainDwarf, 0, u32::MAX, &[]),
+    (Mode::Pie, 0, u32::MAX, &[26]),
+    (Mode::Cgo, 0, u32::MAX, &[]),
+    (Mode::External, 0, u32::MAX, &[27]),
+    (Mode::Race, 0, u32::MAX, &[]),
+];
+
+/// Experiments that change what the runtime's structures or the heap look like: name, since, until, and where they are always run.
+const EXPERIMENTS: [(&str, u32, u32, Claim, &[u32]); 10] = [
+    ("noswissmap", 24, 25, Claim::Totals, &[24]),
+    ("nosynchashtriemap", 24, 25, Claim::Paths, &[]),
+    ("greenteagc", 25, 25, Claim::Paths, &[]),
+    ("nogreenteagc", 26, 27, Claim::Paths, &[27]),
+    ("norandomizedheapbase64", 26, 27, Claim::Paths, &[]),
+    ("runtimesecret", 26, 27, Claim::Paths, &[]),
+    ("runtimefreegc", 26, 27, Claim::Paths, &[]),
+    ("nosizespecializedmalloc", 27, 27, Claim::Paths, &[]),
+    ("mapsplitgroup", 27, 27, Claim::Paths, &[]),
+    ("nodwarf5", 25, 27, Claim::Paths, &[]),
+];
+
+/// Kinds of cores beside gdb's, of the default build: since, until, and where they are always run.
+const CORES: [(CoreKind, u32, u32, &[u32]); 0] = [];
+
+/// All rows, in the order of the table.
+pub fn rows() -> Vec<Row> {
+    let row = |mode, experiment, core, claim, since, until, always| Row {
+        recipe: Recipe { mode, experiment },
+        core,
+        claim,
+        since,
+        until,
+        always,
+    };
+    let builds = BUILDS
+        .iter()
+        .map(|&(mode, since, until, always)| row(mode, "", CoreKind::Gcore, Claim::Paths, since, until, always));
+    let experiments = EXPERIMENTS.iter().flat_map(|&(name, since, until, claim, always)| {
+        [(Mode::Default, always), (Mode::NoOpt, &[][..])]
+            .map(|(mode, always)| row(mode, name, CoreKind::Gcore, claim, since, until, always))
+    });
+    let cores = CORES
+        .iter()
+        .map(|&(core, since, until, always)| row(Mode::Default, "", core, Claim::Paths, since, until, always));
+    builds.chain(experiments).chain(cores).collect()
+}

@@ -1,0 +1,114 @@
+//! Release x experiment x build x kind of core: the linked fixture program in every cell, its totals to the byte and its stated paths.
+//!
+//! Without environment a small selection runs (`always` in [`cells`]). Environment:
+//! * `GOREF_MATRIX=full`: all cells; results go into the table of the README;
+//! * `GOREF_MATRIX_ONLY=TEXT`: only rows whose name contains TEXT (with `full`).
+//!
+//! ```sh
+//! GOREF_MATRIX=full cargo test --test main -- matrix --nocapture
+//! ```
+
+mod cells;
+mod table;
+
+use crate::fixtures::{MODULE, unmet};
+use crate::harness::corefile::{CoreFile, core_of};
+use crate::harness::toolchain::selected;
+use crate::harness::{Outcome, Skip, expect, required, root, tool};
+use cells::{Claim, CoreKind, FIXTURES, RELEASES, Row};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::sync::Arc;
+
+macro_rules! per_release {
+    ($($name:ident: $version:literal;)*) => {
+        $(#[test] fn $name() { check_release($version); })*
+
+        #[test]
+        fn every_release_is_tested() {
+            assert_eq!(RELEASES, [$($version),*]);
+        }
+    };
+}
+
+per_release! {
+    go_1_24: "1.24.11";
+    go_1_25: "1.25.5";
+    go_1_26: "1.26.6";
+    go_1_27: "1.27.3";
+}
+
+/// Whether all cells are asked for.
+fn full() -> bool {
+    std::env::var("GOREF_MATRIX").is_ok_and(|v| v == "full")
+}
+
+/// All cells of one column.
+fn check_release(version: &str) {
+    if !selected(version) {
+        return eprintln!("not selected by GOREF_GO_VERSIONS: {version}");
+    }
+    let full = full();
+    let only = std::env::var("GOREF_MATRIX_ONLY").unwrap_or_default();
+    let wanted = |row: &Row| row.exists(version) && (row.always(version) || full) && row.name().contains(&only);
+    let mut wrong = Vec::new();
+    for row in cells::rows().iter().filter(|row| wanted(row)) {
+        // A failed build is this cell's failure and not the end of the others.
+        let checked = catch_unwind(AssertUnwindSafe(|| check(row, version)));
+        let findings = match checked {
+            Ok(Ok(findings)) => findings,
+            Ok(Err(skip)) => {
+                required::<()>(Err(skip));
+                continue;
+            }
+            Err(_) => vec!["panicked".to_owned()],
+        };
+        let result = if findings.is_empty() { table::met(row.claim) } else { table::FAILED };
+        eprintln!("{version} {}: {result}", row.name());
+        if full {
+            table::update(row, version, result);
+        }
+        wrong.extend(findings.iter().map(|finding| format!("{version} {}: {finding}", row.name())));
+    }
+    assert!(wrong.is_empty(), "{} findings:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// What is wrong in one cell.
+fn check(row: &Row, version: &str) -> Outcome<Vec<String>> {
+    if row.recipe.mode.needs_cgo() {
+        has_compiler()?;
+    }
+    let file = take(row, version)?;
+    let ran = tool::core_ok(&file.exe, &file.core, &["--threads", "2", "-v"]);
+    let profile = ran.decode();
+    let mut wrong = Vec::new();
+    let truth = [file.truth.objects, file.truth.bytes];
+    if profile.total() != truth {
+        wrong.push(format!("total [objects, bytes]: the collector says {truth:?}, the profile {:?}", profile.total()));
+    }
+    let masked = tool::core_ok(&file.exe, &file.core, &["--no-types"]).decode().total();
+    if masked != profile.total() {
+        wrong.push(format!("total with --no-types: {masked:?} instead of {:?}", profile.total()));
+    }
+    wrong.extend(ran.stdout().lines().filter(|l| l.starts_with("soft error")).map(str::to_owned));
+    if row.claim == Claim::Paths {
+        let source = root().join(row.program());
+        let expectations = match row.program() {
+            FIXTURES => expect::read_all(&source, MODULE),
+            _ => expect::read_main(&source.join("main.go")),
+        };
+        wrong.extend(unmet(&expectations, version, row.recipe, &profile));
+    }
+    Ok(wrong)
+}
+
+fn take(row: &Row, version: &str) -> Outcome<Arc<CoreFile>> {
+    match row.core {
+        CoreKind::Gcore => core_of(version, row.program(), row.recipe, &[]),
+    }
+}
+
+fn has_compiler() -> Outcome<()> {
+    let found = Command::new("gcc").arg("--version").output().is_ok_and(|output| output.status.success());
+    if found { Ok(()) } else { Err(Skip("no gcc".to_owned())) }
+}
