@@ -74,7 +74,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct CoreArgs {
-    /// The executable that ran, with DWARF (do not strip it); may be compressed with zstd or gzip
+    /// The executable that ran; with debug information fields and local variables have names; may be compressed with zstd or gzip
     exe: PathBuf,
 
     /// Its core dump, from gcore or from the kernel; may be compressed with zstd or gzip

@@ -178,7 +178,8 @@ fn add_segment(segment: &mut Segment, variables: &[Variable<'_>], reader: &mut R
             reader.add(segment, first..last, &pointers, head, store);
         }
     }
-    let mut left: Vec<u64> = segment.pointers(0, segment.range.len / WORD).filter(|i| !bit(&segment.claimed, *i)).collect();
+    let mut left: Vec<u64> =
+        segment.pointers(0, segment.range.len / WORD).filter(|i| !bit(&segment.claimed, *i)).collect();
     if left.is_empty() {
         return;
     }

@@ -31,7 +31,7 @@ pub mod world;
 use crate::incident::Incidents;
 use crate::model::heap::{Heap, Shard, SpanId};
 use crate::model::types::{Kind, TypeId};
-use crate::roots::{Roots, Stratum};
+use crate::roots::{Root, Roots, Stratum};
 use chase::Chase;
 use expand::{Buffers, Pool};
 use frontier::{Frontier, Next};

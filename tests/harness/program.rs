@@ -25,6 +25,12 @@ pub enum Mode {
     Race,
     /// With the paths of the build machine in it.
     Untrimmed,
+    /// Without debug information.
+    NoDwarf,
+    /// Without debug information and symbols.
+    Stripped,
+    /// The same, position-independent.
+    StrippedPie,
 }
 
 impl Mode {
@@ -39,6 +45,9 @@ impl Mode {
             Self::External => "external",
             Self::Race => "race",
             Self::Untrimmed => "untrimmed",
+            Self::NoDwarf => "nodwarf",
+            Self::Stripped => "stripped",
+            Self::StrippedPie => "strippedpie",
         }
     }
 
@@ -59,6 +68,9 @@ impl Mode {
             Self::External => &["-trimpath", "-ldflags=-linkmode=external"],
             Self::Race => &["-trimpath", "-race"],
             Self::Untrimmed => &[],
+            Self::NoDwarf => &["-trimpath", "-ldflags=-w"],
+            Self::Stripped => &["-trimpath", "-ldflags=-s -w"],
+            Self::StrippedPie => &["-trimpath", "-ldflags=-s -w", "-buildmode=pie"],
         }
     }
 

@@ -202,11 +202,7 @@ impl<'img> DebugInfo<'img> {
     ///
     /// * `variables`: by address; an opaque type stands for one that nobody knows.
     #[must_use]
-    pub fn without_dwarf(
-        types: TypeTable,
-        variables: Vec<GlobalVariable>,
-        constants: FxHashMap<String, i64>,
-    ) -> Self {
+    pub fn without_dwarf(types: TypeTable, variables: Vec<GlobalVariable>, constants: FxHashMap<String, i64>) -> Self {
         Self {
             types,
             variables,

@@ -35,6 +35,9 @@ const MAX_CHAIN: u64 = 1 << 20;
 /// A code that tests nothing as often as the write barrier's flag is no Go program; real ones have hundreds of tests.
 const MIN_FLAG_TESTS: u32 = 50;
 const PAGE_SIZE: u64 = 8192;
+/// `_Gscan`, a bit beside a goroutine's status; and the highest status of any release.
+const G_SCAN: u32 = 0x1000;
+const LAST_STATUS: u32 = 11;
 /// Bytes of a queue's block of finalizers (`finBlockSize`) and of cleanups (`cleanupBlockSize`).
 const FIN_BLOCK_SIZE: u64 = 4096;
 const CLEANUP_BLOCK_SIZE: u64 = 512;
@@ -69,7 +72,7 @@ pub fn variables(
         AddrRange { start, len: range.end().0.saturating_sub(start.0).min(MAX_STATIC) }
     });
     let search = Search { image, layout: &layout, modules: &modules, machine, statics };
-    let mut by_structure = search.structures(version);
+    let by_structure = search.structures(version);
     let needed = |found: Option<u64>, name: &str| found.ok_or_else(|| lost(name));
     let mheap = needed(by_structure.mheap, "mheap_")?;
     let flag = needed(search.write_barrier(main.text), "writeBarrier")?;
@@ -78,8 +81,8 @@ pub fn variables(
     let mut located = vec![
         ("firstmoduledata", first),
         ("mheap_", mheap),
-        ("allgs", needed(by_structure.allgs.take().map(|(_, at)| at), "allgs")?),
-        ("allm", needed(by_structure.allm.take().map(|(_, at)| at), "allm")?),
+        ("allgs", needed(by_structure.allgs.map(|(_, at)| at), "allgs")?),
+        ("allm", needed(by_structure.allm.map(|(_, at)| at), "allm")?),
         ("allp", needed(by_structure.allp, "allp")?),
         // Not zero while a collection marks; which of its phases, nobody asks.
         ("gcphase", flag),
@@ -232,6 +235,7 @@ impl Search<'_> {
         } else if self.is_goroutine(first)
             && found.allgs.is_none_or(|(known, _)| len > known)
             && self.sample(array, len, |g, _| self.is_goroutine(g))
+            && (0..len.min(SAMPLE)).any(|i| self.word(array, i * WORD).is_some_and(|g| self.is_alive(g)))
         {
             // A collection keeps a copy that may be shorter.
             found.allgs = Some((len, at));
@@ -242,7 +246,8 @@ impl Search<'_> {
 
     /// Whether the first elements and the last one of a list of pointers are as they should be.
     fn sample(&self, array: u64, len: u64, is: impl Fn(u64, u64) -> bool) -> bool {
-        let element = |i: u64| self.word(array, i.wrapping_mul(WORD)).is_some_and(|element| element != 0 && is(element, i));
+        let element =
+            |i: u64| self.word(array, i.wrapping_mul(WORD)).is_some_and(|element| element != 0 && is(element, i));
         (0..len.min(SAMPLE)).all(element) && element(len - 1)
     }
 
@@ -272,30 +277,43 @@ impl Search<'_> {
         check().unwrap_or(false) && self.sample(array, len, |span, _| self.is_span(span))
     }
 
+    fn status(&self, g: u64) -> Option<u32> {
+        Some(self.image.read_u32(Addr(g).add(self.layout.g.atomicstatus)).ok()? & !G_SCAN)
+    }
+
     fn is_goroutine(&self, g: u64) -> bool {
         let at = &self.layout.g;
         let check = || {
             let (low, high) = (self.word(g, at.stack_lo)?, self.word(g, at.stack_hi)?);
-            let status = self.image.read_u32(Addr(g).add(at.atomicstatus)).ok()? & !0x1000;
-            let goid = self.word(g, at.goid)?;
-            let sp = self.word(g, at.sched_sp)?;
-            let stack = low < high && high - low <= 1 << 40 && low.is_multiple_of(1024);
             // A dead one may have lost its stack.
-            let fits = stack || (low, high) == (0, 0);
-            Some(fits && status <= 11 && goid < 1 << 48 && (low..=high).contains(&sp) | (sp == 0) | (low == 0))
+            let stack = low < high && high - low <= 1 << 40 && low.is_multiple_of(1024) || (low, high) == (0, 0);
+            let m = self.word(g, at.m)?;
+            let thread = m == 0 || self.word(m, self.layout.m.g0)? != 0;
+            // All of it is there.
+            self.word(g, at.size.saturating_sub(WORD))?;
+            Some(stack && thread && self.status(g)? <= LAST_STATUS && self.word(g, at.goid)? < 1 << 48)
         };
-        // Not one word of another struct: m's back pointer, if any, leads back.
-        check().unwrap_or(false) && self.word(g, at.m).is_some_and(|m| m == 0 || self.word(m, self.layout.m.g0).is_some())
+        check().unwrap_or(false)
+    }
+
+    /// Whether a goroutine runs, waits or may run: memory full of zeros looks like one that does not.
+    fn is_alive(&self, g: u64) -> bool {
+        let at = &self.layout.g;
+        let word = |field| self.word(g, field).unwrap_or(0);
+        let status = self.status(g).unwrap_or(0);
+        word(at.stack_hi) != 0 && word(at.goid) != 0 && word(at.sched_sp) != 0 && (1..=4).contains(&status)
     }
 
     fn is_processor(&self, p: u64, index: u64) -> bool {
         let at = &self.layout.p;
-        let (Some(id), Some(status)) = (at.id, at.status) else { return false };
-        let read = |field: u64| self.image.read_u32(Addr(p).add(field)).ok().map(u64::from);
-        let tiny = |mcache: u64| self.word(mcache, self.layout.mcache.tinyoffset).is_some_and(|offset| offset <= 16);
-        read(id) == Some(index)
-            && read(status).is_some_and(|status| status <= 4)
-            && self.word(p, at.mcache).is_some_and(|mcache| mcache == 0 || tiny(mcache))
+        let check = || {
+            let read = |field: u64| self.image.read_u32(Addr(p).add(field)).ok().map(u64::from);
+            let mcache = self.word(p, at.mcache)?;
+            let tiny = self.word(mcache, self.layout.mcache.tinyoffset)?;
+            self.word(p, at.size.saturating_sub(WORD))?;
+            Some(read(at.id?)? == index && read(at.status?)? <= 4 && mcache.is_multiple_of(WORD) && tiny <= 16)
+        };
+        check().unwrap_or(false)
     }
 
     /// The number of threads if `m` is one, in a list (`m.alllink`) whose last is the first thread, a static variable.
@@ -320,9 +338,9 @@ impl Search<'_> {
         let is = |text: &str| {
             let mut bytes = [0; 256];
             len == text.len() as u64
-                && bytes.get_mut(..text.len()).is_some_and(|bytes| {
-                    self.image.read(Addr(data), bytes).is_ok() && *bytes == *text.as_bytes()
-                })
+                && bytes
+                    .get_mut(..text.len())
+                    .is_some_and(|bytes| self.image.read(Addr(data), bytes).is_ok() && *bytes == *text.as_bytes())
         };
         if found.build_version.is_none() && is(version) {
             found.build_version = Some(at);
@@ -457,17 +475,31 @@ impl Search<'_> {
 
     fn is_memstats(&self, base: u64, in_use: u64) -> bool {
         let (at, Some(delta)) = (&self.layout.mstats, self.layout.heap_stats_delta.as_ref()) else { return false };
-        let (Some(first), Some(in_heap)) = (at.heap_stats, delta.in_heap) else { return false };
-        let sum = |field: u64| {
-            (0..self.layout.heap_stats_len.min(8)).try_fold(0u64, |sum, i| {
-                Some(sum.wrapping_add(self.word(base, first + i * delta.size + field)?))
-            })
+        let Some(first) = at.heap_stats else { return false };
+        // Each delta may be anything; together they are what there is.
+        let sum = |field: Option<u64>| {
+            let field = field?;
+            (0..self.layout.heap_stats_len.min(8))
+                .try_fold(0u64, |sum, i| Some(sum.wrapping_add(self.word(base, first + i * delta.size + field)?)))
         };
-        let committed = delta.committed.and_then(sum);
-        let last_gc = at.last_gc_unix.and_then(|field| self.word(base, field));
-        sum(in_heap) == Some(in_use)
-            && committed.is_some_and(|bytes| bytes >= in_use && bytes < 1 << 48 && bytes.is_multiple_of(4096))
-            // Nanoseconds since 1970: years 2001 to 2128.
-            && last_gc.is_some_and(|t| t == 0 || (1_000_000_000_000_000_000..5_000_000_000_000_000_000).contains(&t))
+        let check = || {
+            let pages = |bytes: u64| bytes < 1 << 48 && bytes.is_multiple_of(4096);
+            let committed = sum(delta.committed)?;
+            let (stacks, work_bufs) = (sum(delta.in_stacks)?, sum(delta.in_work_bufs)?);
+            let large = sum(delta.large_alloc)?.wrapping_sub(sum(delta.large_free)?);
+            let large_count = sum(delta.large_alloc_count)?.wrapping_sub(sum(delta.large_free_count)?);
+            let last_gc = self.word(base, at.last_gc_unix?)?;
+            let sound = sum(delta.in_heap)? == in_use
+                && [committed, stacks, work_bufs, large].into_iter().all(pages)
+                && sum(delta.released).is_some_and(pages)
+                && stacks > 0
+                && large <= in_use
+                && large / PAGE_SIZE >= large_count
+                && committed >= in_use.saturating_add(stacks).saturating_add(work_bufs)
+                // Nanoseconds since 1970: years 2001 to 2128.
+                && (last_gc == 0 || (1_000_000_000_000_000_000..5_000_000_000_000_000_000).contains(&last_gc));
+            Some(sound)
+        };
+        check().unwrap_or(false)
     }
 }

@@ -137,10 +137,8 @@ mod tests {
     #[test]
     fn arm64() {
         // ADRP R27, +1 page; MOVWU 0x10(R27), R1; ADRP R0, -1 page; ADD $0x20, R0, R0.
-        let code: Vec<u8> = [0xb000_001b_u32, 0xb940_1361, 0xf0ff_ffe0, 0x9100_8000]
-            .into_iter()
-            .flat_map(u32::to_le_bytes)
-            .collect();
+        let code: Vec<u8> =
+            [0xb000_001b_u32, 0xb940_1361, 0xf0ff_ffe0, 0x9100_8000].into_iter().flat_map(u32::to_le_bytes).collect();
         let within = [AddrRange { start: Addr(0), len: 0x4000 }];
         assert_eq!(Machine::Arm64.references(&code, 0x1000, &within), [0x20, 0x2010]);
         let mut counts = FxHashMap::default();

@@ -204,7 +204,10 @@ mod tests {
         for text in [" field 0 uint8", "type a", "type a b", "const a b", "type a 8\n x y uint8", "what is this"] {
             assert!(Table::parse(text, |_| true).is_err(), "{text}");
         }
-        let deep = format!("type a 8\n x 0 {}uint8\n y 0 [99999999999999999999]a\n z 0 [18446744073709551615]a", "*".repeat(9999));
+        let deep = format!(
+            "type a 8\n x 0 {}uint8\n y 0 [99999999999999999999]a\n z 0 [18446744073709551615]a",
+            "*".repeat(9999)
+        );
         let forged = Table::parse(&deep, |_| true).expect("parses");
         assert!(forged.types.len() < 100);
         let endless = Table::parse("type a 8\n b 0 b\ntype b 8\n a 0 a\n", |_| true).expect("parses");
