@@ -6,7 +6,7 @@
 //! Each stage borrows the earlier ones and returns one new value; imports go to the left only (`tests/architecture.rs` holds it):
 //!
 //! ```text
-//! address, error, incident, timing <- image <- model <- roots <- traverse <- aggregate <- output <- pipeline <- cli
+//! address, architecture, error, incident, timing <- image <- model <- roots <- traverse <- aggregate <- output <- pipeline <- cli
 //! ```
 //!
 //! * [`image`]: memory of the dumped process by address; knows ELF, nothing of Go.
@@ -31,6 +31,7 @@
 
 pub mod address;
 pub mod aggregate;
+pub mod architecture;
 pub mod cli;
 pub mod config;
 pub mod error;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The stages, each of which may use those before it and itself.
 const ARROWS: [&[&str]; 11] = [
-    &["address", "error", "incident", "prefetch", "timing"],
+    &["address", "architecture", "error", "incident", "prefetch", "timing"],
     &["image"],
     &["model"],
     &["roots"],

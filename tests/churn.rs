@@ -3,7 +3,7 @@
 
 use crate::fixtures::unmet;
 use crate::harness::dying::{self, Death, Writer};
-use crate::harness::program::{Mode, Program};
+use crate::harness::program::{Mode, Program, Recipe};
 use crate::harness::toolchain::{Toolchain, newest, selected};
 use crate::harness::{expect, required, root, tool};
 use crate::reference::check::{config, walk};
@@ -59,12 +59,24 @@ fn debugger() {
     }
 }
 
+/// Programs for arm64: qemu stops all threads between two of the blocks that it translates.
+#[test]
+fn emulator() {
+    for (version, mode) in [("1.24.11", Mode::Default), ("1.26.6", Mode::NoOpt), ("1.27.3", Mode::Default)] {
+        if selected(version) {
+            check_all(version, mode, Writer::Emulator);
+        }
+    }
+}
+
 fn check_all(version: &str, mode: Mode, writer: Writer) {
     let mut wrong = Vec::new();
     for (us, how) in DEATHS {
         let Some(toolchain) = required(Toolchain::get(version)) else { return };
-        let program = Program::build(&toolchain, PROGRAM, mode);
-        let death = Death { args: &[us, how], procs: PROCS as u32, godebug: "", second_abort: how == "runtime" };
+        let recipe = Recipe { machine: writer.machine(), ..mode.into() };
+        let program = Program::build(&toolchain, PROGRAM, recipe);
+        let death =
+            Death { args: &[us, how], procs: PROCS as u32, godebug: "", second_abort: how == "runtime", signal: None };
         let Some((core, _)) = required(dying::take(&program, &death, writer)) else { return };
         let findings = check(version, mode, &program.exe, &core);
         wrong.extend(findings.iter().map(|finding| format!("{us} {how}: {finding}")));

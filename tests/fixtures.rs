@@ -65,6 +65,7 @@ fn check_all(version: &str, mode: Mode) {
     let expectations = expect::read_all(&root().join("testdata/programs"), MODULE);
     assert!(expectations.len() > 300, "only {} statements were found", expectations.len());
     wrong.extend(unmet(&expectations, version, mode, &profile));
+    wrong.extend(takes_the_runtime(&profile));
 
     // The answer never depends on luck.
     for threads in ["1", "3", "8", "2"] {
@@ -107,6 +108,16 @@ pub fn unmet(expectations: &[Expectation], version: &str, recipe: impl Into<Reci
         }
     }
     wrong
+}
+
+/// Paths from the program's own variables through the runtime's structures: what those hold is not the program's.
+fn takes_the_runtime(profile: &Profile) -> Vec<String> {
+    let structures = ["(*runtime.timers)", "(*runtime.p)", "(*runtime.m)", "(*runtime.sudog)", "(*sudog<"];
+    let through = |frame: &String| structures.iter().any(|s| frame.contains(s));
+    let users = |root: &String| root.starts_with("main.") || root.starts_with("goref.test/");
+    let stacks = profile.stacks.iter().map(|(stack, _)| stack);
+    let taken = stacks.filter(|stack| stack.first().is_some_and(users) && stack.iter().any(through));
+    taken.map(|stack| format!("a variable of the program takes the runtime's: {}", stack.join(" -> "))).collect()
 }
 
 /// The parts of a profile that are not samples.

@@ -5,6 +5,7 @@
 
 use object::elf;
 
+use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 
 /// The little-endian u16 at `at`, if it lies inside `data`; likewise the other widths.
@@ -26,7 +27,7 @@ pub(crate) fn bytes_at(data: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
     data.get(start..start.checked_add(usize::try_from(len).ok()?)?)
 }
 
-/// The page size that load addresses of linux/amd64 are multiples of.
+/// The smallest page size: load addresses are multiples of it, also where the kernel has larger pages.
 pub(crate) const PAGE_SIZE: u64 = 4096;
 
 const EHDR_SIZE: usize = 64;
@@ -39,6 +40,7 @@ const PN_XNUM: u16 = 0xffff;
 /// The fields of the ELF file header that are used here.
 #[derive(Clone, Debug)]
 pub(crate) struct Header {
+    pub(crate) architecture: &'static Architecture,
     pub(crate) e_type: u16,
     pub(crate) e_entry: u64,
     pub(crate) e_phoff: u64,
@@ -129,7 +131,7 @@ impl SectionHeader {
 }
 
 impl Header {
-    /// Parses the file header and rejects everything but a 64-bit little-endian x86-64 file.
+    /// Parses the file header and rejects everything but a 64-bit little-endian file of a supported machine.
     ///
     /// * `what`: names the file in messages, such as `core dump core.17`.
     pub(crate) fn parse(data: &[u8], what: &str) -> Result<Self> {
@@ -154,11 +156,10 @@ impl Header {
         if big_endian {
             return Err(unsupported(what, &format!("a big-endian ELF file ({found})")));
         }
-        if machine != elf::EM_X86_64.0 {
-            return Err(unsupported(what, &found));
-        }
+        let architecture = Architecture::of_machine(machine).ok_or_else(|| unsupported(what, &found))?;
         let parse = || {
             Some(Self {
+                architecture,
                 e_type: u16_at(header, 16)?,
                 e_entry: u64_at(header, 24)?,
                 e_phoff: u64_at(header, 32)?,
@@ -247,8 +248,10 @@ pub(crate) fn string_at(table: &[u8], offset: u32) -> Option<&[u8]> {
 }
 
 fn unsupported(what: &str, found: &str) -> Error {
-    Error::new(format!("{what}: unsupported machine: expected linux/amd64 (64-bit x86-64), found {found}"))
-        .remedy("only programs built with GOOS=linux GOARCH=amd64 can be analyzed")
+    Error::new(format!(
+        "{what}: unsupported machine: expected linux/amd64 (64-bit x86-64) or linux/arm64 (AArch64), found {found}"
+    ))
+    .remedy("only programs built with GOOS=linux and GOARCH=amd64 or arm64 can be analyzed")
 }
 
 fn machine_name(machine: u16) -> String {

@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::elf::{Header, SectionHeader, Segment, bytes_at, string_at, u16_at, u32_at, u64_at};
 use super::notes::{BuildIds, Notes};
+use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 
 /// A parsed executable, borrowing its file mapping.
@@ -61,7 +62,7 @@ impl<'img> Executable<'img> {
     /// Parses headers; sections and symbols are read when asked for.
     ///
     /// # Errors
-    /// Not a 64-bit x86-64 ELF executable, or its program headers are damaged. Missing sections and symbols are no error.
+    /// Not an ELF executable of a supported machine, or its program headers are damaged. Missing sections and symbols are no error.
     pub fn parse(data: &'img [u8], path: &Path) -> Result<Self> {
         let what = format!("executable {}", path.display());
         let header = Header::parse(data, &what)?;
@@ -89,6 +90,12 @@ impl<'img> Executable<'img> {
             build_ids.read(Notes::new(s.data, 4));
         }
         Ok(Self { data, path: path.to_owned(), header, segments, sections, build_ids, symbols: OnceLock::new() })
+    }
+
+    /// The machine that it is for.
+    #[must_use]
+    pub fn architecture(&self) -> &'static Architecture {
+        self.header.architecture
     }
 
     /// The whole file.

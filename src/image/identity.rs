@@ -1,7 +1,8 @@
 //! Do EXE and CORE belong together, and where was EXE loaded?
 //!
 //! The best witness is the process's own first page, which both kinds of core hold: its program headers (AT_PHDR) lead to its
-//! notes with the build ids. Where that page lacks, dumped text is compared with EXE. Without either, the entry address must do.
+//! notes with the build ids. Where that page lacks (qemu leaves out what begins with an ELF header), dumped text is compared with EXE,
+//! or else read-only data. Without any of them, the entry address must do.
 
 use super::elf::{PAGE_SIZE, PHDR_SIZE, Segment, bytes_at};
 use super::executable::Executable;
@@ -19,11 +20,11 @@ const AT_ENTRY: u64 = 9;
 /// No note segment of an executable comes near this.
 const MAX_NOTES: u64 = 1 << 20;
 
-/// Pages of text that are compared at least, if there are as many, spread evenly over each dumped piece.
-const TEXT_SAMPLES: usize = 64;
+/// Pages of a segment that are compared at least, if there are as many, spread evenly over each dumped piece.
+const SAMPLES: usize = 64;
 
-/// An executable has one or two text segments; a damaged one must not make the comparison long.
-const MAX_TEXT_SEGMENTS: usize = 16;
+/// An executable has one or two segments of a kind; a damaged one must not make the comparison long.
+const MAX_SEGMENTS: usize = 16;
 
 /// Finds the load bias: `AT_ENTRY - e_entry`, with AT_PHDR as a second witness.
 ///
@@ -106,10 +107,12 @@ pub(crate) fn check(
     if same {
         return Ok(());
     }
-    match compare_text(exe, image, load_bias) {
+    let text = compare(exe, image, load_bias, Segment::is_text).map(|found| ("machine code", found));
+    let constants = || Some(("read-only data", compare(exe, image, load_bias, |s| s.is_load() && !s.is_text())?));
+    match text.or_else(constants) {
         // A debugger's breakpoints change single bytes, so a few different pages are no proof.
-        Some(text) if text.different > text.compared / 2 => {
-            let detail = format!("machine code: {} of {} compared pages differ", text.different, text.compared);
+        Some((what, found)) if found.different > found.compared / 2 => {
+            let detail = format!("{what}: {} of {} compared pages differ", found.different, found.compared);
             Err(mismatch(exe, notes, core, &detail))
         }
         Some(_) => Ok(()),
@@ -143,18 +146,23 @@ fn process_build_ids<'img>(image: &MappedCore<'img>, notes: &CoreNotes) -> Optio
     Some(ids)
 }
 
-struct TextComparison {
+struct Comparison {
     compared: usize,
     different: usize,
 }
 
-/// Compares dumped pages of executable segments with the file; `None` if the core holds none.
-fn compare_text(exe: &Executable<'_>, image: &MappedCore<'_>, load_bias: u64) -> Option<TextComparison> {
-    let mut result = TextComparison { compared: 0, different: 0 };
-    for s in exe.segments().iter().filter(|s| s.is_text() && !s.is_writable()).take(MAX_TEXT_SEGMENTS) {
+/// Compares dumped pages of the segments that are not writable and of the `wanted` kind with the file; `None` if the core holds none.
+fn compare(
+    exe: &Executable<'_>,
+    image: &MappedCore<'_>,
+    load_bias: u64,
+    wanted: impl Fn(&Segment) -> bool,
+) -> Option<Comparison> {
+    let mut result = Comparison { compared: 0, different: 0 };
+    for s in exe.segments().iter().filter(|s| wanted(s) && !s.is_writable()).take(MAX_SEGMENTS) {
         let range = AddrRange { start: Addr(s.p_vaddr.wrapping_add(load_bias)), len: s.p_filesz };
-        for (addr, bytes) in image.dumped_in(range).take(MAX_TEXT_SEGMENTS) {
-            let step = (bytes.len() / PAGE_SIZE as usize / TEXT_SAMPLES).max(1);
+        for (addr, bytes) in image.dumped_in(range).take(MAX_SEGMENTS) {
+            let step = (bytes.len() / PAGE_SIZE as usize / SAMPLES).max(1);
             for (i, page) in bytes.chunks(PAGE_SIZE as usize).enumerate().step_by(step) {
                 let offset = (addr.0 - range.start.0).saturating_add(i as u64 * PAGE_SIZE);
                 let same = bytes_at(exe.data(), s.p_offset.saturating_add(offset), page.len() as u64) == Some(page);

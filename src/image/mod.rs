@@ -55,7 +55,7 @@ pub struct Thread {
     pub pc: u64,
     /// Stack pointer.
     pub sp: u64,
-    /// All general registers in DWARF register numbering of the machine (amd64: rax rdx rcx rbx rsi rdi rbp rsp r8..r15).
+    /// All general registers in DWARF register numbering of the machine (see [`crate::architecture`]).
     pub dwarf_regs: Vec<u64>,
     /// The signal that stopped the thread, 0 if none.
     pub signal: u16,

@@ -5,6 +5,7 @@ use object::elf;
 use super::elf::{bytes_at, u16_at, u32_at, u64_at};
 use super::{FileMapping, Thread};
 use crate::address::{Addr, AddrRange};
+use crate::architecture::Architecture;
 use crate::incident::Incidents;
 
 /// One note record.
@@ -65,8 +66,10 @@ impl<'a> Iterator for Notes<'a> {
 }
 
 /// What the notes of a core say.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct CoreNotes {
+    /// The machine that the registers belong to.
+    architecture: &'static Architecture,
     /// In file order: the kernel writes the thread that died first.
     pub(crate) threads: Vec<Thread>,
     /// Sorted by address.
@@ -76,6 +79,11 @@ pub(crate) struct CoreNotes {
 }
 
 impl CoreNotes {
+    /// Of a core of this machine, nothing read yet.
+    pub(crate) fn new(architecture: &'static Architecture) -> Self {
+        Self { architecture, threads: Vec::new(), files: Vec::new(), auxv: Vec::new() }
+    }
+
     /// Adds the records of one PT_NOTE segment.
     pub(crate) fn read(&mut self, mut notes: Notes<'_>, incidents: &mut Incidents) {
         for note in &mut notes {
@@ -104,7 +112,7 @@ impl CoreNotes {
     }
 
     fn read_thread(&mut self, desc: &[u8]) -> Option<()> {
-        self.threads.push(parse_prstatus(desc)?);
+        self.threads.push(parse_prstatus(desc, self.architecture)?);
         Some(())
     }
 
@@ -132,24 +140,20 @@ impl CoreNotes {
     }
 }
 
-/// Where `struct elf_prstatus` of linux/amd64 keeps what is used here.
+/// Where `struct elf_prstatus` keeps what is used here beside the registers; the same on all 64-bit machines.
 mod prstatus {
     pub(super) const CURSIG: usize = 12;
     pub(super) const PID: usize = 32;
-    pub(super) const REG: usize = 112;
-    /// Positions of rax rdx rcx rbx rsi rdi rbp rsp r8..r15 (DWARF order) in `struct user_regs_struct`.
-    pub(super) const DWARF_REGS: [usize; 16] = [10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0];
-    pub(super) const RIP: usize = 16;
-    pub(super) const RSP: usize = 19;
 }
 
-fn parse_prstatus(desc: &[u8]) -> Option<Thread> {
-    let reg = |index: usize| u64_at(desc, prstatus::REG + 8 * index);
+fn parse_prstatus(desc: &[u8], architecture: &Architecture) -> Option<Thread> {
+    let word = |offset: u64| u64_at(desc, usize::try_from(offset).ok()?);
+    let (pc, dwarf_regs) = architecture.prstatus.read(word)?;
     Some(Thread {
         tid: u32_at(desc, prstatus::PID)?,
-        pc: reg(prstatus::RIP)?,
-        sp: reg(prstatus::RSP)?,
-        dwarf_regs: prstatus::DWARF_REGS.iter().map(|&i| reg(i)).collect::<Option<_>>()?,
+        pc,
+        sp: architecture.stack_pointer(&dwarf_regs),
+        dwarf_regs,
         signal: u16_at(desc, prstatus::CURSIG)?,
     })
 }

@@ -12,12 +12,15 @@ use super::inputs::Inputs;
 use super::memory::MappedCore;
 use super::notes::{CoreNotes, Notes};
 use super::{FileMapping, Thread, identity};
+use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::incident::Incidents;
 
 /// The dumped process.
 #[derive(Debug)]
 pub struct Process<'img> {
+    /// The machine that it ran on.
+    pub architecture: &'static Architecture,
     /// Its memory.
     pub image: MappedCore<'img>,
     /// Its threads, in the order of the core (the kernel puts the one that died first).
@@ -56,8 +59,17 @@ impl<'img> Process<'img> {
             }));
         }
         let executable = Executable::parse(inputs.exe().data(), inputs.exe().path())?;
+        let architecture = header.architecture;
+        if executable.architecture() != architecture {
+            let (exe, ran_on, is_for) =
+                (executable.path().display(), architecture.name, executable.architecture().name);
+            return Err(Error::new(format!(
+                "executable {exe} does not belong to {what}: the process ran on {ran_on}, the executable is for {is_for}"
+            ))
+            .remedy("give the executable that the process ran"));
+        }
         let segments = header.segments(core, what)?;
-        let notes = read_notes(core, &segments, what, &mut incidents)?;
+        let notes = read_notes(core, &segments, architecture, what, &mut incidents)?;
         let load_bias = identity::load_bias(&executable, &notes, what)?;
         let sources = Sources {
             core_segments: &segments,
@@ -76,13 +88,19 @@ impl<'img> Process<'img> {
         }
         let image = MappedCore::new(core, executable.data(), extents).with_map(inputs.core().map());
         identity::check(&executable, &image, &notes, load_bias, what, &mut incidents)?;
-        let CoreNotes { threads, files, auxv } = notes;
-        Ok(Self { image, threads, files, auxv, executable, load_bias, incidents })
+        let CoreNotes { threads, files, auxv, .. } = notes;
+        Ok(Self { architecture, image, threads, files, auxv, executable, load_bias, incidents })
     }
 }
 
-fn read_notes(core: &[u8], segments: &[Segment], what: &str, incidents: &mut Incidents) -> Result<CoreNotes> {
-    let mut notes = CoreNotes::default();
+fn read_notes(
+    core: &[u8],
+    segments: &[Segment],
+    architecture: &'static Architecture,
+    what: &str,
+    incidents: &mut Incidents,
+) -> Result<CoreNotes> {
+    let mut notes = CoreNotes::new(architecture);
     for s in segments.iter().filter(|s| s.is_note()) {
         let data = bytes_at(core, s.p_offset, s.p_filesz).ok_or_else(|| {
             Error::new(format!(

@@ -26,6 +26,8 @@ pub(crate) struct Load {
 /// A core file under construction.
 #[derive(Clone)]
 pub(crate) struct Core {
+    /// `e_machine`.
+    pub(crate) machine: u16,
     pub(crate) loads: Vec<Load>,
     pub(crate) notes: Vec<u8>,
     /// gdb's order: notes behind the memory.
@@ -36,13 +38,16 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new() -> Self {
-        Self { loads: Vec::new(), notes: Vec::new(), notes_last: false, xnum: false }
+        Self { machine: 62, loads: Vec::new(), notes: Vec::new(), notes_last: false, xnum: false }
     }
 
     /// One thread and an auxiliary vector for [`exe`] at `bias`.
     pub(crate) fn of(exe: &Exe, bias: u64) -> Self {
-        let mut core = Self::new();
-        core.thread(17, &[0; 27]);
+        let mut core = Self { machine: exe.machine, ..Self::new() };
+        match exe.machine {
+            183 => core.thread(17, &[0; 34]),
+            _ => core.thread(17, &[0; 27]),
+        }
         let base = exe.base + bias;
         core.auxv(&[(3, base + 64), (4, 56), (5, 4), (9, base + 0x1000)]);
         core
@@ -63,8 +68,8 @@ impl Core {
         }
     }
 
-    /// * `regs`: `struct user_regs_struct`, r15 first.
-    pub(crate) fn thread(&mut self, tid: u32, regs: &[u64; 27]) {
+    /// * `regs`: amd64 has 27 (`struct user_regs_struct`, r15 first), arm64 34 (`struct user_pt_regs`, x0 first).
+    pub(crate) fn thread(&mut self, tid: u32, regs: &[u64]) {
         let mut desc = vec![0; 112];
         desc[12..14].copy_from_slice(&6u16.to_le_bytes());
         desc[32..36].copy_from_slice(&tid.to_le_bytes());
@@ -93,7 +98,7 @@ impl Core {
         let mut all = self.loads.clone();
         all.insert(if self.notes_last { all.len() } else { 0 }, note);
         let phnum = all.len() as u64;
-        let mut out = header(4, 0, phnum.min(0xffff) as u16);
+        let mut out = header(self.machine, 4, 0, phnum.min(0xffff) as u16);
         let mut data_at = 64 + 56 * phnum;
         if self.xnum {
             out[40..48].copy_from_slice(&data_at.to_le_bytes());
@@ -124,10 +129,10 @@ pub(crate) fn words(values: &[u64]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
-fn header(e_type: u16, entry: u64, phnum: u16) -> Vec<u8> {
+fn header(machine: u16, e_type: u16, entry: u64, phnum: u16) -> Vec<u8> {
     let mut h = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     h.extend(e_type.to_le_bytes());
-    h.extend(62u16.to_le_bytes());
+    h.extend(machine.to_le_bytes());
     h.extend(1u32.to_le_bytes());
     h.extend(words(&[entry, 64, 0]));
     h.extend(0u32.to_le_bytes());
@@ -140,6 +145,8 @@ fn header(e_type: u16, entry: u64, phnum: u16) -> Vec<u8> {
 /// An executable of fixed shape: page 0 headers and notes, pages 1-2 text, page 3 read-only data, page 4 data, pages 5-6 bss.
 #[derive(Clone)]
 pub(crate) struct Exe {
+    /// `e_machine`.
+    pub(crate) machine: u16,
     /// Link-time address of page 0; 0 makes it position independent.
     pub(crate) base: u64,
     pub(crate) gnu_id: [u8; 4],
@@ -150,13 +157,13 @@ pub(crate) struct Exe {
 }
 
 pub(crate) fn exe(base: u64) -> Exe {
-    Exe { base, gnu_id: *b"\xab\xcd\xef\x01", seed: 0, sections: Vec::new() }
+    Exe { machine: 62, base, gnu_id: *b"\xab\xcd\xef\x01", seed: 0, sections: Vec::new() }
 }
 
 impl Exe {
     pub(crate) fn build(&self) -> Vec<u8> {
         let base = self.base;
-        let mut out = header(if base == 0 { 3 } else { 2 }, base + 0x1000, 4);
+        let mut out = header(self.machine, if base == 0 { 3 } else { 2 }, base + 0x1000, 4);
         let mut segment = |p_type: u32, flags: u32, offset: u64, filesz: u64, memsz: u64| {
             out.extend(p_type.to_le_bytes());
             out.extend(flags.to_le_bytes());

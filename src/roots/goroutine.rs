@@ -269,8 +269,9 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
     fn scan_reflect_stub(&mut self, index: usize) {
         let frame = self.work.frames[index];
         let code = self.batch.codes.code(frame.code);
-        let (sp, argp, varp) = (code.sp, code.argp, code.varp);
-        let args = reflect_arguments(self.shared.sources.image, code, frame.cfa.wrapping_add_signed(sp));
+        let (argp, varp) = (code.argp, code.varp);
+        let record = code.sp + self.batch.codes.architecture().min_frame_size;
+        let args = reflect_arguments(self.shared.sources.image, code, frame.cfa.wrapping_add_signed(record));
         let Some(args) = args else { return };
         let addr = frame.cfa.wrapping_add_signed(argp);
         // The map may claim more than the stack holds.

@@ -202,15 +202,19 @@ fn sort(roots: &mut [Root], types: &TypeTable) {
     roots.par_sort_unstable_by(|a, b| key(a).cmp(&key(b)));
 }
 
-/// Whether `symbol` (a variable or function, `pkg/path.name`) belongs to the runtime: package `runtime`, `runtime/...`,
-/// `internal/runtime/...`.
+/// Whether a package is the runtime's: `runtime`, `runtime/...`, `internal/runtime/...`.
+fn is_runtime_package(package: &str) -> bool {
+    package == "runtime" || package.starts_with("runtime/") || package.starts_with("internal/runtime/")
+}
+
+/// Whether `symbol` (a variable or function, `pkg/path.name`) belongs to a package of the runtime by its name.
 #[must_use]
 pub fn is_runtime_symbol(symbol: &str) -> bool {
     // The package path ends at the first dot behind its last slash; type arguments may contain both.
     let head = symbol.split('[').next().unwrap_or(symbol);
     let last = head.rfind('/').map_or(0, |i| i + 1);
     let package = head[last..].find('.').map_or(head, |dot| &head[..last + dot]);
-    package == "runtime" || package.starts_with("runtime/") || package.starts_with("internal/runtime/")
+    is_runtime_package(package)
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 
 mod window;
 
-use super::{is_runtime_symbol, pieces, spill};
+use super::{is_runtime_package, is_runtime_symbol, pieces, spill};
+use crate::architecture::Architecture;
 use crate::model::dwarf::{LocalVariable, Location, Piece};
 use crate::model::stacks::{Bits, FrameCode, FrameMode, StackObject};
 use crate::model::types::{Kind, TypeId, TypeTable};
@@ -18,9 +19,6 @@ const MAX_REGISTER_WORDS: u64 = 64;
 
 /// Memory of more words than that is not looked at for the sake of a variable without a place: hostile frames.
 const MAX_LOST_WORDS: u64 = 1 << 16;
-
-/// CFA offset of SP in a function's prologue: there is only the return address.
-const NO_FRAME: i64 = -8;
 
 /// A local variable's display name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,12 +164,14 @@ pub(super) struct Plan {
 
 /// Builds the plan of a frame.
 ///
+/// * `architecture`: how many arguments travel in registers.
 /// * `code`: the frame's geometry.
 /// * `maps`: the code whose maps apply: `code` itself, or the one at its deferreturn call; `None`: nothing is live.
 /// * `variables`: those in scope, in declaration order.
 /// * `after`: for a frame at a call, those at its return address. DWARF forgets what is in a register that the call overwrites
 ///   and then names the stack slot.
 pub(super) fn build(
+    architecture: &Architecture,
     code: &FrameCode,
     maps: Option<&FrameCode>,
     mode: FrameMode,
@@ -183,7 +183,7 @@ pub(super) fn build(
     let mut plan = Plan { conservative: window.conservative, ..Plan::default() };
     let mut candidates = candidates(variables, types, &window);
     add_returned(&mut candidates, after, types, &window);
-    add_spill_slots(&mut candidates, code, types);
+    add_spill_slots(&mut candidates, architecture, code, types);
     candidates.sort_by_key(|c| std::cmp::Reverse(c.variable.depth));
     plan.variables = candidates
         .iter()
@@ -297,12 +297,13 @@ fn add_returned(candidates: &mut [Candidate<'_>], after: &[LocalVariable], types
 }
 
 /// Adds the spill slots of the function's own register arguments.
-fn add_spill_slots(candidates: &mut [Candidate<'_>], code: &FrameCode, types: &TypeTable) {
+fn add_spill_slots(candidates: &mut [Candidate<'_>], architecture: &Architecture, code: &FrameCode, types: &TypeTable) {
     let Some(arg_words) = code.arg_words.filter(|n| *n > 0) else { return };
     let mut params: Vec<&mut Candidate<'_>> =
         candidates.iter_mut().filter(|c| c.variable.is_param && c.variable.depth == 0).collect();
     let tys: Vec<TypeId> = params.iter().map(|c| c.variable.ty).collect();
-    for (param, slot) in params.iter_mut().zip(spill::slots(&tys, types, code.argp, u64::from(arg_words) * 8)) {
+    let slots = spill::slots(&tys, types, architecture, code.argp, u64::from(arg_words) * 8);
+    for (param, slot) in params.iter_mut().zip(slots) {
         if let Some(slot) = slot {
             let size = types.get(param.variable.ty).size;
             param.spill = Some(Piece { offset: 0, size, at: Location::Cfa(slot) });
@@ -320,7 +321,9 @@ impl Candidate<'_> {
         let function = &*self.variable.function;
         // An escaped variable's slot `&x` holds its address; users know it as x.
         let name = self.name.strip_prefix('&').unwrap_or(self.name);
-        Name { text: format!("{function}.{name}").into(), runtime: is_runtime_symbol(function) }
+        // Instances of its generic functions are compiled with the packages that use them.
+        let runtime = is_runtime_package(&self.variable.package) || is_runtime_symbol(function);
+        Name { text: format!("{function}.{name}").into(), runtime }
     }
 
     /// Where its real type is found if its own is only a shape: the dictionary must still be in the frame.

@@ -1,14 +1,11 @@
-//! Where the caller reserves space for the register arguments of a function (amd64 ABIInternal, abi-internal.md in cmd/compile).
+//! Where the caller reserves space for the register arguments of a function (ABIInternal, abi-internal.md in cmd/compile).
 //!
 //! A function that is stopped in its prologue, or that needs an argument's address, has the argument in its spill slot although
 //! DWARF places it in a register. The slots follow from the parameters' types alone.
 
+use crate::architecture::Architecture;
 use crate::model::types::{Kind, TypeId, TypeTable};
 
-/// Integer registers for arguments: RAX RBX RCX RDI RSI R8 R9 R10 R11.
-const INT_REGISTERS: u32 = 9;
-/// Floating-point registers: X0 to X14.
-const FLOAT_REGISTERS: u32 = 15;
 /// Types visited for one parameter: more than this cannot fit the registers.
 const MAX_VISITS: u32 = 256;
 
@@ -16,9 +13,16 @@ const MAX_VISITS: u32 = 256;
 ///
 /// * `arg_bytes`: what the function's tables say about arguments, results and spill slots together. DWARF does not tell results
 ///   from parameters; the split that gives this size is the right one.
-pub(super) fn slots(params: &[TypeId], types: &TypeTable, argp: i64, arg_bytes: u64) -> Vec<Option<i64>> {
+pub(super) fn slots(
+    params: &[TypeId],
+    types: &TypeTable,
+    architecture: &Architecture,
+    argp: i64,
+    arg_bytes: u64,
+) -> Vec<Option<i64>> {
+    let assignment = Assignment { types, architecture };
     for inputs in (0..=params.len()).rev() {
-        let (offsets, end) = assign(&params[..inputs], &params[inputs..], types);
+        let (offsets, end) = assignment.assign(&params[..inputs], &params[inputs..]);
         if end == arg_bytes {
             let slots = offsets.into_iter().map(|o| o.and_then(|o| argp.checked_add_unsigned(o)));
             return slots.chain(std::iter::repeat(None)).take(params.len()).collect();
@@ -27,67 +31,86 @@ pub(super) fn slots(params: &[TypeId], types: &TypeTable, argp: i64, arg_bytes: 
     vec![None; params.len()]
 }
 
-/// Spill offsets of `inputs`, and the size of all argument space.
-fn assign(inputs: &[TypeId], results: &[TypeId], types: &TypeTable) -> (Vec<Option<u64>>, u64) {
-    let mut stack = 0u64;
-    let in_registers = place(inputs, types, &mut stack);
-    stack = align(stack, 8);
-    place(results, types, &mut stack);
-    stack = align(stack, 8);
-    let mut offsets = Vec::with_capacity(inputs.len());
-    for (ty, in_registers) in inputs.iter().zip(in_registers) {
-        offsets.push(in_registers.then(|| {
-            let at = align(stack, alignment(*ty, types, &mut { MAX_VISITS }));
-            stack = at.saturating_add(types.get(*ty).size);
-            at
-        }));
-    }
-    (offsets, align(stack, 8))
+/// The rules by which a machine's registers are given to values.
+struct Assignment<'t> {
+    types: &'t TypeTable,
+    architecture: &'t Architecture,
 }
 
-/// Which of `values` travel in registers; the others grow `stack`.
-fn place(values: &[TypeId], types: &TypeTable, stack: &mut u64) -> Vec<bool> {
-    let (mut ints, mut floats) = (0, 0);
-    let mut assigned = Vec::with_capacity(values.len());
-    for ty in values {
-        let (mut i, mut f) = (ints, floats);
-        let size = types.get(*ty).size;
-        let fits = size > 0
-            && count(*ty, types, &mut i, &mut f, &mut { MAX_VISITS })
-            && i <= INT_REGISTERS
-            && f <= FLOAT_REGISTERS;
-        if fits {
-            (ints, floats) = (i, f);
-        } else {
-            *stack = align(*stack, alignment(*ty, types, &mut { MAX_VISITS })).saturating_add(size);
+impl Assignment<'_> {
+    /// Spill offsets of `inputs`, and the size of all argument space.
+    fn assign(&self, inputs: &[TypeId], results: &[TypeId]) -> (Vec<Option<u64>>, u64) {
+        let mut stack = 0u64;
+        let in_registers = self.place(inputs, &mut stack);
+        stack = align(stack, 8);
+        self.place(results, &mut stack);
+        stack = align(stack, 8);
+        let mut offsets = Vec::with_capacity(inputs.len());
+        for (ty, in_registers) in inputs.iter().zip(in_registers) {
+            offsets.push(in_registers.then(|| {
+                let at = align(stack, alignment(*ty, self.types, &mut { MAX_VISITS }));
+                stack = at.saturating_add(self.types.get(*ty).size);
+                at
+            }));
         }
-        assigned.push(fits);
+        (offsets, align(stack, 8))
     }
-    assigned
+
+    /// Which of `values` travel in registers; the others grow `stack`.
+    fn place(&self, values: &[TypeId], stack: &mut u64) -> Vec<bool> {
+        let mut taken = Taken::default();
+        let mut assigned = Vec::with_capacity(values.len());
+        for ty in values {
+            let mut more = taken;
+            let size = self.types.get(*ty).size;
+            let fits = size > 0 && self.count(*ty, &mut more, &mut { MAX_VISITS }) && self.has(more);
+            if fits {
+                taken = more;
+            } else {
+                *stack = align(*stack, alignment(*ty, self.types, &mut { MAX_VISITS })).saturating_add(size);
+            }
+            assigned.push(fits);
+        }
+        assigned
+    }
+
+    /// Whether the machine has so many.
+    fn has(&self, taken: Taken) -> bool {
+        taken.ints <= self.architecture.int_args && taken.floats <= self.architecture.float_args
+    }
+
+    /// Adds the registers that a value takes; false if it cannot be in registers.
+    fn count(&self, ty: TypeId, taken: &mut Taken, visits: &mut u32) -> bool {
+        if *visits == 0 || !self.has(*taken) {
+            return false;
+        }
+        *visits -= 1;
+        let ty = self.types.get(ty);
+        match &ty.kind {
+            Kind::Scalar => match &*ty.name {
+                "float32" | "float64" => taken.floats += 1,
+                "complex64" | "complex128" => taken.floats += 2,
+                _ => taken.ints += 1,
+            },
+            Kind::Pointer(_) | Kind::UnsafePointer | Kind::Func | Kind::Map { .. } | Kind::Chan { .. } => {
+                taken.ints += 1;
+            }
+            Kind::String | Kind::Eface | Kind::Iface => taken.ints += 2,
+            Kind::Slice(_) => taken.ints += 3,
+            Kind::Array(_, 0) => {}
+            Kind::Array(elem, 1) => return self.count(*elem, taken, visits),
+            Kind::Array(..) | Kind::Opaque => return false,
+            Kind::Struct(fields) => return fields.iter().all(|f| self.count(f.ty, taken, visits)),
+        }
+        true
+    }
 }
 
-/// Adds the registers that a value takes; false if it cannot be in registers.
-fn count(ty: TypeId, types: &TypeTable, ints: &mut u32, floats: &mut u32, visits: &mut u32) -> bool {
-    if *visits == 0 || *ints > INT_REGISTERS || *floats > FLOAT_REGISTERS {
-        return false;
-    }
-    *visits -= 1;
-    let ty = types.get(ty);
-    match &ty.kind {
-        Kind::Scalar => match &*ty.name {
-            "float32" | "float64" => *floats += 1,
-            "complex64" | "complex128" => *floats += 2,
-            _ => *ints += 1,
-        },
-        Kind::Pointer(_) | Kind::UnsafePointer | Kind::Func | Kind::Map { .. } | Kind::Chan { .. } => *ints += 1,
-        Kind::String | Kind::Eface | Kind::Iface => *ints += 2,
-        Kind::Slice(_) => *ints += 3,
-        Kind::Array(_, 0) => {}
-        Kind::Array(elem, 1) => return count(*elem, types, ints, floats, visits),
-        Kind::Array(..) | Kind::Opaque => return false,
-        Kind::Struct(fields) => return fields.iter().all(|f| count(f.ty, types, ints, floats, visits)),
-    }
-    true
+/// Registers in use.
+#[derive(Copy, Clone, Default)]
+struct Taken {
+    ints: u32,
+    floats: u32,
 }
 
 fn alignment(ty: TypeId, types: &TypeTable, visits: &mut u32) -> u64 {
@@ -117,6 +140,7 @@ const fn align(offset: u64, to: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::architecture::{AMD64, ARM64};
     use crate::model::types::{Field, Type};
 
     #[test]
@@ -132,15 +156,20 @@ mod tests {
         let field = |offset, ty| Field { name: "f".into(), offset, ty };
         let pair = add("pair", 16, Kind::Struct(vec![field(0, byte), field(8, int)]));
         // func(uint8, string, float64) (error-like result in registers): the result has no slot.
-        assert_eq!(slots(&[byte, string, float, string], &types, 0, 32), [Some(0), Some(8), Some(24), None]);
+        assert_eq!(slots(&[byte, string, float, string], &types, &AMD64, 0, 32), [Some(0), Some(8), Some(24), None]);
         // Arrays of two go by the stack, in front of the spill slots.
-        assert_eq!(slots(&[array, int], &types, 0, 24), [None, Some(16)]);
+        assert_eq!(slots(&[array, int], &types, &AMD64, 0, 24), [None, Some(16)]);
         // Three slices fill the registers: the pair is passed on the stack, the results begin again with the first register.
         assert_eq!(
-            slots(&[slice, slice, slice, pair, slice], &types, 0, 16 + 72),
+            slots(&[slice, slice, slice, pair, slice], &types, &AMD64, 0, 16 + 72),
             [Some(16), Some(40), Some(64), None, None]
         );
         // Nothing adds up: no names.
-        assert_eq!(slots(&[int], &types, 0, 1000), [None]);
+        assert_eq!(slots(&[int], &types, &AMD64, 0, 1000), [None]);
+        // arm64 has room for the pair, and the arguments begin above the slot of the return address.
+        assert_eq!(
+            slots(&[slice, slice, slice, pair, slice], &types, &ARM64, 8, 72 + 16 + 24),
+            [Some(8), Some(32), Some(56), Some(80), Some(96)]
+        );
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn collect(sources: &Sources<'_, '_>, store: &mut Store) -> Result<(u
     let scans_xregs = sources.modules.func_named(sources.image, "runtime.xRegScan").is_some();
     let layout = StackLayout::find(&sources.debug.types, scans_xregs)?;
     let allgs = read_allgs(sources, store);
-    let codes = CodeCache::new(sources.image, sources.modules);
+    let codes = CodeCache::new(sources.executable.architecture(), sources.image, sources.modules);
     let plans = Plans::default();
     let threads = Threads::new(sources.threads);
     let types = SavedTypes { func: any_func(sources), defer: sources.debug.types.find("*runtime._defer") };
@@ -171,13 +171,21 @@ impl<'s> Shared<'s, '_, '_> {
         let maps = if mode == FrameMode::Trapped { continues.as_deref() } else { Some(code) };
         // A return address may already lie in the next scope; an interrupted instruction is where it is.
         let at_call = matches!(mode, FrameMode::Exact | FrameMode::Conservative) && code.pc != code.entry;
-        let debug = self.sources.debug;
+        let (debug, architecture) = (self.sources.debug, self.sources.executable.architecture());
         let link_pc = code.pc.wrapping_sub(self.sources.load_bias);
         let here = debug.variables_at(link_pc);
         if at_call {
-            plan::build(code, maps, mode, &debug.variables_at(link_pc.wrapping_sub(1)), &here, &debug.types)
+            plan::build(
+                architecture,
+                code,
+                maps,
+                mode,
+                &debug.variables_at(link_pc.wrapping_sub(1)),
+                &here,
+                &debug.types,
+            )
         } else {
-            plan::build(code, maps, mode, &here, &[], &debug.types)
+            plan::build(architecture, code, maps, mode, &here, &[], &debug.types)
         }
     }
 }

@@ -58,6 +58,8 @@ pub struct Loose {
     pub at: u64,
     /// The pointer.
     pub value: u64,
+    /// It waits until the runtime's own roots are exhausted: see [`super::scan::Edge::Later`].
+    pub later: bool,
 }
 
 /// Everything that one worker emits in a wave.

@@ -77,7 +77,18 @@ impl Flatten<'_> {
                     self.sync_pool(fields, offset, depth);
                 } else {
                     for field in fields {
-                        self.field(field, offset, depth);
+                        let special = match &*field.name {
+                            "ptr" => reflected(&t.name, fields),
+                            name => leads_to_runtime(&t.name, name).then_some(Edge::Later),
+                        };
+                        match special {
+                            Some(edge) => {
+                                self.step(&field.name, field.ty);
+                                self.push(offset.saturating_add(field.offset), edge, ProgramKey::Untyped, false);
+                                self.chain.pop();
+                            }
+                            None => self.field(field, offset, depth),
+                        }
                     }
                 }
             }
@@ -281,6 +292,18 @@ fn pointer_target(types: &TypeTable, elem: TypeId) -> ProgramKey {
     }
 }
 
+/// Fields by which a program's own values hang on to the runtime's: a timer on its processor's timers, a channel or condition on the
+/// goroutines that wait. Whatever they reach (processors, threads, all other timers, other goroutines) is nothing that the value's
+/// owner holds, and has a root of the runtime's.
+fn leads_to_runtime(ty: &str, field: &str) -> bool {
+    match field {
+        "ts" => ty == "runtime.timer",
+        "first" | "last" => ty == "runtime.waitq" || ty.starts_with("waitq<"),
+        "head" | "tail" => ty == "sync.notifyList" || ty == "runtime.notifyList",
+        _ => false,
+    }
+}
+
 /// `internal/sync.node[..]` and its kin: one byte that says which larger struct it starts.
 fn is_trie_node(name: &str) -> bool {
     ["internal/sync.node[", "internal/concurrent.node[", "unique.node["].iter().any(|node| name.starts_with(node))
@@ -297,6 +320,16 @@ fn atomic_pointer<'t>(types: &TypeTable, name: &str, fields: &'t [Field]) -> Opt
         _ => None,
     })?;
     Some((word, elem))
+}
+
+/// How the `ptr` of a `reflect.Value` leads on.
+fn reflected(name: &str, fields: &[Field]) -> Option<Edge> {
+    let named = |name: &str| fields.iter().find(|f| &*f.name == name).map(|f| f.offset);
+    if name != "reflect.Value" {
+        return None;
+    }
+    let (ptr, ty, flag) = (named("ptr")?, named("typ_").or_else(|| named("typ"))?, named("flag")?);
+    Some(Edge::Reflected { ty: distance(ptr, ty), flag: distance(ptr, flag) })
 }
 
 /// Whether a value may hold pointers: keeps labels of pointer-free fields out of the interner.

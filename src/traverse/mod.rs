@@ -177,6 +177,8 @@ struct Walker<'w, 'a, 'img, O: Observer> {
     statics: Statics,
     /// Words that no type explains, outside of partial objects: (path, where, value).
     loose: Vec<(PathId, u64, u64)>,
+    /// Words that wait until the runtime's own roots are exhausted.
+    later: Vec<(PathId, u64, u64)>,
     types: TypeCounts,
     stats: WalkStats,
     times: StepTimes,
@@ -248,6 +250,7 @@ pub fn walk_observed<O: Observer>(
         pool: Pool::default(),
         statics: Statics::new(roots),
         loose: Vec::new(),
+        later: Vec::new(),
         types: TypeCounts::default(),
         stats: WalkStats::default(),
         times: StepTimes::default(),
@@ -309,7 +312,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
             let group = first.group(path, program, false);
             self.add(&mut first, POOL, group, &[Item { granule, count, restrict: !0 }]);
         }
-        self.levels(first);
+        self.levels(first, stratum != Stratum::Package);
     }
 
     /// Whether a value of `nwords` words, said to be of map type `ty` (one word), is the map's header itself.
@@ -340,11 +343,13 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
             let group = first.group(path, program, false);
             self.add(&mut first, POOL, group, &[Item { granule, count, restrict: !0 }]);
         }
-        self.levels(first);
+        self.levels(first, true);
     }
 
     /// Walks from `next`: typed to the end, then what types left open, until nothing is open.
-    fn levels(&mut self, mut next: Next) {
+    ///
+    /// * `later`: follow also the words that wait for the runtime's roots.
+    fn levels(&mut self, mut next: Next, later: bool) {
         let columns = self.shards.len();
         let mut frontier = Frontier::new(columns);
         let mut storage = Frontier::new(columns);
@@ -362,6 +367,10 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
             self.times.arrange += start.elapsed();
             if frontier.is_empty() {
                 self.leftover(&mut next);
+                if next.is_empty() && later {
+                    std::mem::swap(&mut self.loose, &mut self.later);
+                    self.leftover(&mut next);
+                }
                 if next.is_empty() {
                     return;
                 }

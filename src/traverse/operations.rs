@@ -6,7 +6,7 @@
 use super::expand::{Dynamic, LateOpen, Located, Loose};
 use super::items::TAIL;
 use super::observe::Holder;
-use super::scan::{Edge, INDEXED, Op, Program, ProgramKey, for_each_rep};
+use super::scan::{Edge, FLAG_INDIR, INDEXED, INDIRECT, Op, Program, ProgramKey, for_each_rep};
 use super::world::World;
 use crate::image::UnitBytes;
 
@@ -222,7 +222,7 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
             let Some(word) = word_at(bytes, at) else { return false };
             if word != 0 && in_mask(at) {
                 if op.guarded && control >> ((slot & 7) * 8 + 7) & 1 != 0 {
-                    out.loose(Loose { group: self.group, at: value.wrapping_add(at), value: word });
+                    out.loose(Loose { group: self.group, at: value.wrapping_add(at), value: word, later: false });
                 } else {
                     self.edge(op, key, Word { bytes, at, word, holder }, dynamic, out);
                 }
@@ -236,11 +236,15 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
     fn edge(&self, op: &Op, key: u64, word: Word<'_>, dynamic: &mut Dynamic, out: &mut impl Sink) {
         let world = self.world;
         let Word { bytes, at, word, holder } = word;
+        if op.edge == Edge::Later {
+            out.loose(Loose { group: self.group, at: word, value: word, later: true });
+            return;
+        }
         out.follow();
         let near = |delta: i64| at.checked_add_signed(delta).and_then(|at| word_at(bytes, at)).unwrap_or(0);
         let owner = HOLDERS.then_some(holder);
         match op.edge {
-            Edge::Pointer => out.push(world, (key, self.unit), word, None, owner),
+            Edge::Pointer | Edge::Later => out.push(world, (key, self.unit), word, None, owner),
             Edge::Slice => out.push(world, (key, self.unit), word, Some(near(16)), owner),
             Edge::Counted { delta, minus_one } => {
                 let count = near(i64::from(delta)).saturating_add(u64::from(minus_one));
@@ -251,6 +255,11 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
                 len => out.push(world, (key, self.unit), word, Some(len), owner),
             },
             Edge::Eface => dynamic.edges.push((world.type_number(near(-8)), word, holder)),
+            Edge::Reflected { ty, flag } => {
+                let indirect = if near(i64::from(flag)) & FLAG_INDIR != 0 { INDIRECT } else { 0 };
+                let number = world.type_number(near(i64::from(ty)));
+                dynamic.edges.push((if number == 0 { 0 } else { number | indirect }, word, holder));
+            }
             Edge::Iface => {
                 let itab = near(-8);
                 if dynamic.last_itab.0 != itab {
@@ -367,7 +376,7 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
                 && let Some(value) = word_at(bytes, word * 8)
                 && value != 0
             {
-                out.loose(Loose { group: self.group, at: at.wrapping_add(word * 8), value });
+                out.loose(Loose { group: self.group, at: at.wrapping_add(word * 8), value, later: false });
             }
         }
     }

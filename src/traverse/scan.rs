@@ -4,7 +4,7 @@
 //! to it inside the value, and what lies behind it. Structs and arrays by value are flattened: a struct field adds `field. (type)`,
 //! an array element `[0]. (type)` .. `[9]. (type)`, the others share `[10+]. (type)` and become one repeated operation.
 //!
-//! Library types whose static type hides what they hold (maps, channels, `sync.Pool`, `atomic.Pointer`, timers, trie nodes) are
+//! Library types whose static type hides what they hold (maps, channels, `sync.Pool`, `atomic.Pointer`, `reflect.Value`, timers, trie nodes) are
 //! recognised here, by name and fields, once per type: see [`Programs::compile`]. To add one, give its word an [`Edge`] and,
 //! if the target needs a layout of its own, a [`ProgramKey`].
 
@@ -93,7 +93,21 @@ pub enum Edge {
     Eface,
     /// Data word of an interface with methods; the itab lies before it.
     Iface,
+    /// `ptr` of a `reflect.Value`: as an interface's data word, unless the value's flags say that it is a pointer to the value.
+    Reflected {
+        /// Byte distance to the type word.
+        ty: i32,
+        /// Byte distance to the flags.
+        flag: i32,
+    },
+    /// Into the runtime's own structures, which have names of their own: followed when those are exhausted.
+    Later,
 }
+
+/// In `reflect.Value.flag`: the pointer leads to the value, even if that is a pointer itself (`reflect.flagIndir`).
+pub(super) const FLAG_INDIR: u64 = 1 << 7;
+/// Added to the dynamic type number of an [`Edge::Reflected`] that leads to the value. Descriptors take less than 16 GiB.
+pub(super) const INDIRECT: u32 = 1 << 31;
 
 /// One operation. See the module text.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use super::library;
 use super::observe::Operation;
-use super::scan::{Closure, NO_TYPE, ProgramId, ProgramKey, Programs, Step};
+use super::scan::{Closure, Edge, INDIRECT, NO_TYPE, ProgramId, ProgramKey, Programs, Step};
 use super::world::World;
 use crate::incident::Incidents;
 use crate::model::dwarf::DebugInfo;
@@ -175,20 +175,22 @@ impl<'a, 'img> Resolver<'a, 'img> {
                 None => self.compile(ProgramKey::Masked),
             },
             ProgramKey::Raw => self.compile(ProgramKey::Untyped),
-            _ => {
-                use super::scan::Edge;
-                match source.ops[op].edge {
-                    Edge::Eface | Edge::Iface => match self.dynamic_type(world, number) {
-                        Some(ty) => return self.interface(world, ty, number, ProgramKey::Untyped),
-                        None => self.compile(ProgramKey::Untyped),
-                    },
-                    Edge::MapDir { .. } if number == 1 => match source.ops[op].target {
-                        ProgramKey::MapDirectory(map) => self.compile(ProgramKey::MapGroups(map)),
-                        other => self.compile(other),
-                    },
-                    _ => source.targets[op],
-                }
-            }
+            _ => match source.ops[op].edge {
+                Edge::Eface | Edge::Iface => match self.dynamic_type(world, number) {
+                    Some(ty) => return self.interface(world, ty, number, ProgramKey::Untyped),
+                    None => self.compile(ProgramKey::Untyped),
+                },
+                Edge::Reflected { .. } => match self.dynamic_type(world, number & !INDIRECT) {
+                    Some(ty) if number & INDIRECT != 0 => self.compile(ProgramKey::Value(ty)),
+                    Some(ty) => return self.interface(world, ty, number, ProgramKey::Untyped),
+                    None => self.compile(ProgramKey::Untyped),
+                },
+                Edge::MapDir { .. } if number == 1 => match source.ops[op].target {
+                    ProgramKey::MapDirectory(map) => self.compile(ProgramKey::MapGroups(map)),
+                    other => self.compile(other),
+                },
+                _ => source.targets[op],
+            },
         };
         self.plain(id, Box::default())
     }

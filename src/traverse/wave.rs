@@ -215,7 +215,10 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
                 let entry = Open { words: open.words, path: path(open.group).0 };
                 super::get_mut(&mut self.shards[usize::from(open.shard)]).open(open.ordinal, entry);
             }
-            self.loose.extend(output.loose.iter().map(|l| (path(l.group), l.at, l.value)));
+            for l in &output.loose {
+                let list = if l.later { &mut self.later } else { &mut self.loose };
+                list.push((path(l.group), l.at, l.value));
+            }
             self.stats.candidates += output.candidates;
         }
     }

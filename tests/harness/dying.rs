@@ -1,7 +1,8 @@
-//! Cores of programs that die: the kernel writes the core (no file-backed pages), or gdb at the fatal signal where the kernel cannot.
+//! Cores of programs that die: the kernel writes the core (no file-backed pages), or gdb at the fatal signal where the kernel cannot,
+//! or qemu that of a program for arm64.
 
 use super::corefile::Run;
-use super::program::Program;
+use super::program::{Machine, Program};
 use super::{Outcome, Skip, sparse};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,9 +14,19 @@ use std::sync::{Mutex, PoisonError};
 pub enum Writer {
     Kernel,
     Debugger,
+    /// `qemu-aarch64` of the package `qemu-user`.
+    Emulator,
 }
 
 impl Writer {
+    /// What the program must be built for.
+    pub fn machine(self) -> Machine {
+        match self {
+            Self::Kernel | Self::Debugger => Machine::Host,
+            Self::Emulator => Machine::Arm64,
+        }
+    }
+
     /// The kernel, if it will write a core into the working folder.
     pub fn preferred() -> Self {
         match kernel_writes_cores() {
@@ -37,26 +48,41 @@ pub struct Death<'a> {
     pub godebug: &'a str,
     /// A first SIGABRT comes from outside of the runtime, which raises it again when it is done.
     pub second_abort: bool,
+    /// A signal that is sent to it when it has said `WAIT`; `None`: it dies of its own accord.
+    pub signal: Option<&'static str>,
 }
 
 /// The core of `program` that dies as `death` says, cached beside the executable, and its line of truth.
 pub fn take(program: &Program, death: &Death<'_>, writer: Writer) -> Outcome<(PathBuf, String)> {
+    let name = format!("core-{}-{writer:?}", death.args.join("-")).to_lowercase();
+    let core = program.dir.join(name);
+    let line = take_to(&core, program, death, writer)?;
+    Ok((core, line))
+}
+
+/// The same into the file `core` of the program's folder, unless that exists. Returns the line of truth, which is kept beside it.
+pub fn take_to(core: &Path, program: &Program, death: &Death<'_>, writer: Writer) -> Outcome<String> {
     static TAKING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let name = format!("{}-{writer:?}", death.args.join("-")).to_lowercase();
-    let (core, truth_file) = (program.dir.join(format!("core-{name}")), program.dir.join(format!("truth-{name}")));
-    if !truth_file.exists() {
+    let truth_file = core.with_extension("truth");
+    if !core.exists() || !truth_file.exists() {
         let dir = tempfile::tempdir_in(&program.dir).expect("a temporary folder");
         let line = match writer {
             Writer::Kernel => by_kernel(&program.exe, death, dir.path())?,
             Writer::Debugger => by_debugger(&program.exe, death, dir.path())?,
+            Writer::Emulator => by_emulator(&program.exe, death, dir.path())?,
         };
-        let written = fs::read_dir(dir.path()).unwrap().next();
-        let written = written.ok_or_else(|| Skip(format!("{writer:?} wrote no core of {name}")))?;
-        sparse::copy(&mut File::open(written.unwrap().path()).unwrap(), &core).unwrap();
+        // Where the kernel writes cores, too, there is one of qemu itself beside that of the program.
+        let of_program = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            !matches!(writer, Writer::Emulator) || name.starts_with("qemu_")
+        };
+        let written = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).find(of_program);
+        let written = written.ok_or_else(|| Skip(format!("{writer:?} wrote no core of {}", program.exe.display())))?;
+        sparse::copy(&mut File::open(written).unwrap(), core).unwrap();
         fs::write(&truth_file, line).unwrap();
     }
-    Ok((core, fs::read_to_string(truth_file).unwrap()))
+    Ok(fs::read_to_string(truth_file).unwrap())
 }
 
 /// `Err` says why the kernel will not write a core into the working folder.
@@ -106,4 +132,39 @@ fn by_debugger(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text.lines().find_map(|l| l.find("TRUTH ").map(|at| l[at..].to_owned()));
     line.ok_or_else(|| Skip(format!("gdb: {}", String::from_utf8_lossy(&output.stderr))))
+}
+
+/// Runs it under qemu, which writes the core when the program dies of a signal: all threads (their ids are the host's) and memory,
+/// but neither NT_FILE nor what begins with an ELF header.
+fn by_emulator(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
+    emulator()?;
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -c unlimited && exec qemu-aarch64 \"$0\" \"$@\""]).arg(exe).args(death.args);
+    environment(&mut command, dir, death);
+    let mut run = Run::spawn(command.env("QEMU_LD_PREFIX", LIBRARIES))?;
+    let line = run.line("TRUTH");
+    if let Some(signal) = death.signal {
+        run.line("WAIT");
+        let pid = run.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status().map_err(|e| Skip(format!("kill: {e}")))?;
+        assert!(sent.success(), "kill -s {signal} {pid}: {sent}");
+    }
+    let _ = run.child.wait();
+    Ok(line)
+}
+
+/// Where Debian has the dynamic loader and libraries of arm64 (package `libc6-arm64-cross`).
+const LIBRARIES: &str = "/usr/aarch64-linux-gnu";
+
+/// Whether qemu can run programs that are linked dynamically.
+pub fn loader() -> Outcome<()> {
+    let path = format!("{LIBRARIES}/lib/ld-linux-aarch64.so.1");
+    if Path::new(&path).exists() { Ok(()) } else { Err(Skip(format!("no {path}"))) }
+}
+
+/// Whether there is qemu for arm64.
+fn emulator() -> Outcome<()> {
+    let output =
+        Command::new("qemu-aarch64").arg("--version").output().map_err(|e| Skip(format!("qemu-aarch64: {e}")))?;
+    if output.status.success() { Ok(()) } else { Err(Skip(format!("qemu-aarch64: {}", output.status))) }
 }

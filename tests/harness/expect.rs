@@ -210,7 +210,7 @@ fn grammar() {
         all[0].applies("1.25.5", Mode::NoOpt)
             && !all[0].applies("1.24.11", Mode::NoOpt)
             && !all[0].applies("1.27.3", Mode::Default)
-            && !all[0].applies("1.25.5", Recipe { mode: Mode::NoOpt, experiment: "greenteagc" })
+            && !all[0].applies("1.25.5", Recipe { experiment: "greenteagc", ..Mode::NoOpt.into() })
     );
     let mut profile = Profile::default();
     profile.stacks.insert(path.clone(), [2, 5]);

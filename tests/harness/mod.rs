@@ -2,6 +2,7 @@
 
 pub mod corefile;
 pub mod dying;
+pub mod emulated;
 pub mod expect;
 pub mod pprof;
 pub mod program;

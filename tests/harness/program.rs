@@ -80,25 +80,39 @@ impl Mode {
     }
 }
 
+/// The C compiler for arm64 (Debian's package `gcc-aarch64-linux-gnu`).
+pub const CROSS_COMPILER: &str = "aarch64-linux-gnu-gcc";
+
+/// The machine that a program is for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// This one, amd64.
+    Host,
+    /// linux/arm64: cross-compiled, run by `qemu-aarch64`.
+    Arm64,
+}
+
 /// All that a build depends on beside its sources and the toolchain.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
     pub mode: Mode,
     /// `GOEXPERIMENT`; empty for the toolchain's own choice.
     pub experiment: &'static str,
+    pub machine: Machine,
 }
 
 impl Recipe {
     /// As written in file names.
     pub fn name(self) -> String {
         let dash = if self.experiment.is_empty() { "" } else { "-" };
-        format!("{}{dash}{}", self.mode.name(), self.experiment)
+        let machine = if self.machine == Machine::Arm64 { "-arm64" } else { "" };
+        format!("{}{dash}{}{machine}", self.mode.name(), self.experiment)
     }
 }
 
 impl From<Mode> for Recipe {
     fn from(mode: Mode) -> Self {
-        Self { mode, experiment: "" }
+        Self { mode, experiment: "", machine: Machine::Host }
     }
 }
 
@@ -135,6 +149,9 @@ impl Program {
             }
             if !recipe.experiment.is_empty() {
                 go.env("GOEXPERIMENT", recipe.experiment);
+            }
+            if recipe.machine == Machine::Arm64 {
+                go.env("GOARCH", "arm64").env("CC", CROSS_COMPILER);
             }
             let partial = dir.join(format!("exe.{}", std::process::id()));
             let output = go.arg("-o").arg(&partial).arg(".").current_dir(root().join(source)).output().expect("run go");

@@ -3,7 +3,7 @@
 //! Cells are not the product of all dimensions, which would take a day: each build with the toolchain's own experiments, each experiment
 //! with and without the optimiser, each kind of core of the default build.
 
-use crate::harness::program::{Mode, Recipe};
+use crate::harness::program::{Machine, Mode, Recipe};
 use crate::harness::toolchain::minor;
 
 /// The columns, oldest first. Tests are made for them in `matrix.rs`.
@@ -17,6 +17,8 @@ pub const FIXTURES: &str = "testdata/programs";
 pub enum CoreKind {
     /// gdb, of the process as it waits.
     Gcore,
+    /// qemu, of a program for arm64 that is killed.
+    Emulator,
 }
 
 impl CoreKind {
@@ -24,6 +26,7 @@ impl CoreKind {
     fn name(self) -> &'static str {
         match self {
             Self::Gcore => "gcore",
+            Self::Emulator => "arm64 under qemu",
         }
     }
 }
@@ -54,7 +57,7 @@ pub struct Row {
 impl Row {
     /// As the README calls it; unique.
     pub fn name(&self) -> String {
-        let Recipe { mode, experiment } = self.recipe;
+        let Recipe { mode, experiment, .. } = self.recipe;
         let mut parts = Vec::new();
         if !experiment.is_empty() {
             parts.push(format!("`GOEXPERIMENT={experiment}`"));
@@ -135,10 +138,23 @@ const EXPERIMENTS: [(&str, u32, u32, Claim, &[u32]); 10] = [
 /// Kinds of cores beside gdb's, of the default build: since, until, and where they are always run.
 const CORES: [(CoreKind, u32, u32, &[u32]); 0] = [];
 
+/// Builds for arm64, which qemu runs and dumps: mode, since, until, and where they are always run.
+const ARM64: [(Mode, u32, u32, &[u32]); 5] = [
+    (Mode::Default, 0, u32::MAX, &[24, 26, 27]),
+    (Mode::NoOpt, 0, u32::MAX, &[26]),
+    (Mode::Pie, 0, u32::MAX, &[]),
+    (Mode::Cgo, 0, u32::MAX, &[27]),
+    (Mode::External, 0, u32::MAX, &[]),
+];
+
 /// All rows, in the order of the table.
 pub fn rows() -> Vec<Row> {
     let row = |mode, experiment, core, claim, since, until, always| Row {
-        recipe: Recipe { mode, experiment },
+        recipe: Recipe {
+            mode,
+            experiment,
+            machine: if core == CoreKind::Emulator { Machine::Arm64 } else { Machine::Host },
+        },
         core,
         claim,
         since,
@@ -155,5 +171,8 @@ pub fn rows() -> Vec<Row> {
     let cores = CORES
         .iter()
         .map(|&(core, since, until, always)| row(Mode::Default, "", core, Claim::Paths, since, until, always));
-    builds.chain(experiments).chain(cores).collect()
+    let arm64 = ARM64
+        .iter()
+        .map(|&(mode, since, until, always)| row(mode, "", CoreKind::Emulator, Claim::Paths, since, until, always));
+    builds.chain(experiments).chain(cores).chain(arm64).collect()
 }

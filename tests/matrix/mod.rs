@@ -14,7 +14,7 @@ mod table;
 use crate::fixtures::{MODULE, unmet};
 use crate::harness::corefile::{CoreFile, core_of};
 use crate::harness::toolchain::selected;
-use crate::harness::{Outcome, Skip, expect, required, root, tool};
+use crate::harness::{Outcome, Skip, emulated, expect, required, root, tool};
 use cells::{Claim, CoreKind, FIXTURES, RELEASES, Row};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
@@ -105,6 +105,7 @@ fn check(row: &Row, version: &str) -> Outcome<Vec<String>> {
 fn take(row: &Row, version: &str) -> Outcome<Arc<CoreFile>> {
     match row.core {
         CoreKind::Gcore => core_of(version, row.program(), row.recipe, &[]),
+        CoreKind::Emulator => emulated::core_of(version, row.program(), row.recipe).map(Arc::new),
     }
 }
 

@@ -92,6 +92,7 @@ pub struct Walker<'d, 'p, 'img> {
     reached: HashSet<Object>,
     open: BTreeMap<Object, Open>,
     loose: Vec<(usize, u64, u64)>,
+    later: Vec<(usize, u64, u64)>,
     pool: Vec<(u64, bool)>,
     segments: Vec<Segment>,
     pointery: HashMap<TypeId, bool>,
@@ -115,6 +116,7 @@ pub fn walk(dump: &mut Dump<'_, '_>, max_depth: u32, fold: bool) -> Found {
         reached: HashSet::new(),
         open: BTreeMap::new(),
         loose: Vec::new(),
+        later: Vec::new(),
         pool: dump.roots.words.iter().map(|w| (*w, false)).collect(),
         segments: dump.roots.segments.clone(),
         pointery: HashMap::new(),
@@ -156,7 +158,7 @@ impl Walker<'_, '_, '_> {
             let group = Group { path: path.expect("a root has a name"), what, checked: false };
             first.push(group, Item { pooled: true, at: root.first_word, count, only: !0, tail: false });
         }
-        self.levels(first);
+        self.levels(first, stratum != Stratum::Package);
     }
 
     /// A map variable whose root is more than its one word is the header of a map that lives on the stack.
@@ -184,10 +186,10 @@ impl Walker<'_, '_, '_> {
             self.pool.extend(words.into_iter().map(|word| (word, true)));
             first.push(Group { path, what: What::Raw, checked: false }, item);
         }
-        self.levels(first);
+        self.levels(first, true);
     }
 
-    fn levels(&mut self, first: Level) {
+    fn levels(&mut self, first: Level, later: bool) {
         let mut collected = first;
         loop {
             // What belongs to a map or channel itself is reached in the level of its header.
@@ -210,6 +212,10 @@ impl Walker<'_, '_, '_> {
             let waves = self.waves(&groups, &items, keep);
             if waves.is_empty() {
                 self.leftover(&mut next);
+                if next.items.is_empty() && later {
+                    self.loose = std::mem::take(&mut self.later);
+                    self.leftover(&mut next);
+                }
                 if next.items.is_empty() {
                     return;
                 }
@@ -406,6 +412,10 @@ impl Walker<'_, '_, '_> {
             steps.extend(word.steps);
             let unknown = if *what == What::Masked { What::Masked } else { What::Untyped };
             let (rank, to, count) = match word.leads {
+                Leads::Later => {
+                    self.later.push((group.path, addr, addr));
+                    continue;
+                }
                 Leads::Nowhere => {
                     self.loose.push((group.path, if item.pooled { item.at * 8 + at } else { item.at + at }, addr));
                     continue;
@@ -414,7 +424,14 @@ impl Walker<'_, '_, '_> {
                 Leads::To(to @ What::MapGroups(_), count) if matches!(what, What::MapHeader(_)) => (1, to, count),
                 Leads::To(What::Untyped, _) if *what == What::Masked => (0, What::Masked, 1),
                 Leads::To(to, count) => (0, to, count),
-                Leads::Interface(rtype) => {
+                Leads::Reflected(rtype, true) => match self.dump.rank_of_type(rtype) {
+                    0 => (0, unknown, 1),
+                    rank => match self.dump.type_of(rtype) {
+                        Some(ty) => (rank | 1 << 31, What::Value(ty), 1),
+                        None => (rank | 1 << 31, unknown, 1),
+                    },
+                },
+                Leads::Interface(rtype) | Leads::Reflected(rtype, false) => {
                     let rank = self.dump.rank_of_type(rtype);
                     let (to, more) = self.interface(if rank == 0 { 0 } else { rtype }, unknown);
                     steps.extend(more);

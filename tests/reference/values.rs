@@ -42,6 +42,10 @@ pub enum Leads {
     To(What, u64),
     /// To the value of an interface: the address of the dynamic type's descriptor, 0 if unknown.
     Interface(u64),
+    /// As an interface, but if the flag is set to the value itself, which may be a pointer.
+    Reflected(u64, bool),
+    /// To the runtime's own structures.
+    Later,
     /// Nowhere by its type: the slot of a map group that is not in use.
     Nowhere,
 }
@@ -257,6 +261,20 @@ impl<'r, 'p, 'img> Reader<'r, 'p, 'img> {
             }
             let offset = at + field.offset;
             let step = field_step(types, &field.name, field.ty);
+            let waits = name == "runtime.waitq" || name.starts_with("waitq<") || name.ends_with(".notifyList");
+            if waits || (name, &*field.name) == ("runtime.timer", "ts") {
+                self.under(i as u64, step, |s| s.push(offset, Leads::Later, false));
+                continue;
+            }
+            let offset_of = |name: &str| fields.iter().find(|f| &*f.name == name).map(|f| at + f.offset);
+            if name == "reflect.Value"
+                && &*field.name == "ptr"
+                && let (Some(ty), Some(flag)) = (offset_of("typ_").or(offset_of("typ")), offset_of("flag"))
+            {
+                let to = Leads::Reflected((self.word)(ty), (self.word)(flag) & 0x80 != 0);
+                self.under(i as u64, step, |s| s.push(offset, to, false));
+                continue;
+            }
             match pools {
                 Some(local) if matches!(&*field.name, "local" | "victim") => {
                     let count = (self.word)(offset + 8);

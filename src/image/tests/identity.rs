@@ -1,5 +1,6 @@
-use crate::image::Process;
+use crate::address::Addr;
 use crate::image::synth::{Core, Exe, Files, R, W, X, bytes, exe, with_process};
+use crate::image::{Image, Process};
 
 const BASE: u64 = 0x40_0000;
 
@@ -125,6 +126,44 @@ fn registers_arrive_in_dwarf_order() {
         assert_eq!(t.dwarf_regs[..8], [rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp]);
         assert_eq!(t.dwarf_regs[8..], r8_to_r15);
     });
+}
+
+#[test]
+fn registers_of_arm64_arrive_in_dwarf_order() {
+    let e = Exe { machine: 183, ..exe(BASE) };
+    let mut core = core_of(&e, 0, 0x1000);
+    // user_pt_regs: x0..x30 sp pc pstate
+    let regs: [u64; 34] = std::array::from_fn(|i| 100 + i as u64);
+    core.thread(4711, &regs);
+    // One register is missing.
+    core.thread(4712, &regs[..31]);
+    with_process(&e.build(), &core.build(), |p| {
+        let p = p.unwrap();
+        assert_eq!((p.architecture.name, p.threads.len()), ("arm64", 2));
+        assert_eq!(p.incidents.get("core.bad_note"), 1);
+        let t = &p.threads[1];
+        assert_eq!((t.tid, t.signal, t.pc, t.sp), (4711, 6, 132, 131));
+        assert_eq!(t.dwarf_regs, (100..132).collect::<Vec<u64>>(), "x0 to x30, then sp");
+    });
+}
+
+#[test]
+fn without_headers_and_text_read_only_data_tells() {
+    // As qemu writes it: a segment that begins with an ELF header is left out.
+    let e = Exe { machine: 183, ..exe(BASE) };
+    let mut core = Core::of(&e, 0);
+    core.load(BASE, R | X, 0x3000, vec![]);
+    core.load(BASE + 0x3000, R, 0x1000, e.page(0x3000, 0x4000));
+    core.load(BASE + 0x4000, R | W, 0x3000, bytes(0x3000, 9));
+    with_process(&e.build(), &core.build(), |p| {
+        let p = p.unwrap();
+        assert!(p.incidents.is_empty(), "{:?}", p.incidents);
+        let mut text = [0; 16];
+        p.image.read(Addr(BASE + 0x1000), &mut text).unwrap();
+        assert_eq!(text[..], e.page(0x1000, 0x1010), "text comes from the executable");
+    });
+    let (message, _) = refusal(&Exe { seed: 1, ..e }, &core);
+    assert!(message.contains("read-only data: 1 of 1 compared pages differ"), "{message}");
 }
 
 #[test]

@@ -128,17 +128,27 @@ fn wrong_files_are_named_in_one_line() {
         (
             &with_byte(&e, 4, 1),
             &c,
-            "executable PATH: unsupported machine: expected linux/amd64 (64-bit x86-64), found a 32-bit ELF file (x86-64)",
+            "executable PATH: unsupported machine: expected linux/amd64 (64-bit x86-64) or linux/arm64 (AArch64), found a 32-bit ELF file (x86-64)",
+        ),
+        (
+            &e,
+            &with_byte(&c, 18, 243),
+            "core dump PATH: unsupported machine: expected linux/amd64 (64-bit x86-64) or linux/arm64 (AArch64), found riscv",
         ),
         (
             &e,
             &with_byte(&c, 18, 183),
-            "core dump PATH: unsupported machine: expected linux/amd64 (64-bit x86-64), found arm64",
+            "executable PATH does not belong to core dump PATH: the process ran on arm64, the executable is for amd64",
+        ),
+        (
+            &with_byte(&e, 18, 183),
+            &c,
+            "executable PATH does not belong to core dump PATH: the process ran on amd64, the executable is for arm64",
         ),
         (
             &with_byte(&with_byte(&with_byte(&e, 5, 2), 19, 22), 18, 0),
             &c,
-            "executable PATH: unsupported machine: expected linux/amd64 (64-bit x86-64), found a big-endian ELF file (s390x)",
+            "executable PATH: unsupported machine: expected linux/amd64 (64-bit x86-64) or linux/arm64 (AArch64), found a big-endian ELF file (s390x)",
         ),
         (&with_byte(&e, 16, 1), &c, "executable PATH: expected an executable, found an object file"),
     ];

@@ -27,7 +27,7 @@ impl DebugInfo<'_> {
     #[must_use]
     pub fn closure_layout(&self, types: &TypeTable, entry_link_pc: u64) -> Option<ClosureLayout> {
         let function = self.function_at(entry_link_pc).filter(|function| function.low_pc == entry_link_pc)?;
-        let function_name = text(self.function_name_of(function.die)?);
+        let function_name = text(self.function_name_of(function.die)?.0);
         let mut captures = self.read_captures(function).unwrap_or_default();
         captures.sort_by_key(|(_, offset, _)| *offset);
         captures.dedup_by_key(|(_, offset, _)| *offset);

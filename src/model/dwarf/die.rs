@@ -31,6 +31,8 @@ pub(super) struct Unit {
     /// One past its last byte.
     pub(super) end: usize,
     pub(super) abbrevs: Arc<Abbreviations>,
+    /// `DW_AT_name`: the package.
+    pub(super) package: Arc<str>,
     /// `DW_AT_low_pc`: what lists are relative to.
     pub(super) low_pc: u64,
     pub(super) addr_base: DebugAddrBase,
@@ -75,6 +77,7 @@ pub(super) fn read_units(sections: &Sections<'_>, incidents: &mut Incidents) -> 
             offset,
             end: offset.saturating_add(header.length_including_self()),
             abbrevs,
+            package: Arc::default(),
             low_pc: 0,
             addr_base: DebugAddrBase(0),
         };
@@ -118,6 +121,7 @@ fn read_root(sections: &Sections<'_>, header: &UnitHeader<Slice<'_>>, unit: &mut
         match attr.name() {
             dw::DW_AT_language => is_go = attr.udata_value() == Some(u64::from(dw::DW_LANG_Go.0)),
             dw::DW_AT_low_pc => low_pc = attr.raw_value(),
+            dw::DW_AT_name => unit.package = String::from_utf8_lossy(string(sections, attr.raw_value())).into(),
             dw::DW_AT_addr_base => unit.addr_base = DebugAddrBase(attr.offset_value().unwrap_or(0)),
             _ => {}
         }

@@ -28,7 +28,8 @@ struct Scope<'s> {
     /// Whether the PC lies in it and in all scopes around it.
     active: bool,
     depth: u32,
-    function: &'s [u8],
+    /// Its name and package.
+    function: (&'s [u8], &'s Arc<str>),
     /// It lies in an inlined call.
     inlined: bool,
 }
@@ -68,7 +69,7 @@ impl DebugInfo<'_> {
     #[must_use]
     pub fn function_name(&self, link_pc: u64) -> Option<&str> {
         let function = self.function_at(link_pc)?;
-        str::from_utf8(self.function_name_of(function.die)?).ok()
+        str::from_utf8(self.function_name_of(function.die)?.0).ok()
     }
 
     /// The function whose code holds `link_pc`.
@@ -86,12 +87,13 @@ impl DebugInfo<'_> {
         read_die(&self.sections, unit, &mut entries, abbrev).ok()
     }
 
-    /// The name of the function DIE at `at`, which may be concrete, abstract or an inlined call's origin.
-    pub(super) fn function_name_of(&self, mut at: usize) -> Option<&[u8]> {
+    /// The name of the function DIE at `at`, which may be concrete, abstract or an inlined call's origin, and the package that it was
+    /// compiled in.
+    pub(super) fn function_name_of(&self, mut at: usize) -> Option<(&[u8], &Arc<str>)> {
         for _ in 0..MAX_LINKS {
             let die = self.die_at(at)?;
             if !die.name.is_empty() {
-                return Some(die.name);
+                return Some((die.name, &self.unit_at(at)?.package));
             }
             at = die.origin;
         }
@@ -116,7 +118,7 @@ impl DebugInfo<'_> {
             let scope = scopes.last().copied().unwrap_or_else(|| Scope {
                 active: true,
                 depth: 0,
-                function: self.function_name_of(function.die).unwrap_or(&[]),
+                function: self.function_name_of(function.die).unwrap_or((&[], &unit.package)),
                 inlined: false,
             });
             let die = if scope.active {
@@ -134,7 +136,7 @@ impl DebugInfo<'_> {
                 && let Some(variable) = self.resolve_variable(die)
             {
                 let pieces = self.pieces(unit, die, &variable, pc, &mut budget);
-                let function = text(scope.function);
+                let function = text(scope.function.0);
                 // An inlined call may be of an instantiation that left no other trace.
                 let resolve = || self.generics.resolve(&self.types, &function, variable.ty);
                 let ty = if scope.inlined { None } else { resolve() };
@@ -144,6 +146,7 @@ impl DebugInfo<'_> {
                     part: variable.part,
                     variable: LocalVariable {
                         function,
+                        package: Arc::clone(scope.function.1),
                         name: text(variable.name),
                         ty,
                         is_param: variable.is_param,

@@ -73,6 +73,9 @@ pub struct Piece {
 pub struct LocalVariable {
     /// Innermost (inlined) function that declares it, full path.
     pub function: Box<str>,
+    /// The package whose source declares that function: not always the one in its name, which may be linked from elsewhere
+    /// (`sync.runtime_Semacquire` is the runtime's).
+    pub package: Arc<str>,
     /// Source name; a leading `&` (an escaped variable's address) is kept. A part that the compiler gave its own place (`s.ptr`)
     /// has the name of the whole and its own type.
     pub name: Box<str>,

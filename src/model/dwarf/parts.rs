@@ -155,6 +155,7 @@ mod tests {
 
         let variable = |name: &str, ty, pieces: &[Piece]| LocalVariable {
             function: "main.f".into(),
+            package: "main".into(),
             name: name.into(),
             ty,
             is_param: false,

@@ -62,7 +62,7 @@ pub fn variables(
     version: &str,
 ) -> Result<Located> {
     let mut layout = layout.clone();
-    let machine = Machine::of(exe.data()).ok_or_else(|| lost("code"))?;
+    let machine = Machine::of(exe.architecture()).ok_or_else(|| lost("code"))?;
     let first = moduledata(exe, image, bias, &layout).ok_or_else(|| lost("firstmoduledata"))?;
     layout.globals.firstmoduledata = first;
     let modules = Modules::read(image, &layout)?;

@@ -25,7 +25,6 @@ use crate::image::executable::Executable;
 use crate::model::dwarf::{DebugInfo, GlobalVariable};
 use crate::model::layout::RuntimeLayout;
 use crate::model::types::{Kind, Type};
-use references::Machine;
 use table::Table;
 
 /// Tables by the minor version of Go 1.
@@ -110,10 +109,9 @@ fn table_for(exe: &Executable<'_>, version: &GoVersion) -> Result<Table> {
         ))
         .remedy(remedy));
     };
-    let arch = Machine::of(exe.data()).map_or("", Machine::goarch);
     let applies = |section: &str| match section.strip_prefix("X:") {
         Some(experiment) => version.experiments.iter().any(|x| x == experiment),
-        None => section == arch,
+        None => section == exe.architecture().name,
     };
     Table::parse(text, applies).map_err(|line| Error::new(format!("table of Go 1.{}: {line}", version.minor)))
 }

@@ -2,6 +2,7 @@
 //! lies there.
 
 use crate::address::AddrRange;
+use crate::architecture::Architecture;
 use rustc_hash::FxHashMap;
 
 /// An instruction set that executables come in.
@@ -14,20 +15,12 @@ pub(super) enum Machine {
 }
 
 impl Machine {
-    /// By `e_machine` of the ELF header.
-    pub(super) fn of(exe: &[u8]) -> Option<Self> {
-        match u16::from_le_bytes(*exe.get(18..)?.first_chunk()?) {
-            62 => Some(Self::Amd64),
-            183 => Some(Self::Arm64),
+    /// The one of `architecture`.
+    pub(super) fn of(architecture: &Architecture) -> Option<Self> {
+        match architecture.name {
+            "amd64" => Some(Self::Amd64),
+            "arm64" => Some(Self::Arm64),
             _ => None,
-        }
-    }
-
-    /// `GOARCH`.
-    pub(super) fn goarch(self) -> &'static str {
-        match self {
-            Self::Amd64 => "amd64",
-            Self::Arm64 => "arm64",
         }
     }
 

@@ -139,10 +139,7 @@ fn build(goroot: &Path, minor: u32, goarch: &str, experiment: &str) -> Vec<u8> {
 
 /// What a program's DWARF says about everything that this crate asks for.
 fn entries(program: &[u8]) -> Entries {
-    // Only the part of the header that says how to read it is x86-64's: the rest is DWARF.
-    let mut program = program.to_owned();
-    program[18] = 62;
-    let exe = Executable::parse(&program, Path::new("program")).expect("an ELF file");
+    let exe = Executable::parse(program, Path::new("program")).expect("an ELF file");
     let debug = DebugInfo::load(&exe).expect("debug information");
     let types = &debug.types;
     asked::take();

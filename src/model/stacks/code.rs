@@ -3,9 +3,10 @@
 //!
 //! Everything is relative to the *canonical frame address* (CFA), the caller's SP (`stkframe.fp`), because that is how DWARF names
 //! slots: a slot's offset from it is a property of the PC, not of the goroutine. Source: `(*stkframe).getStackMap`,
-//! `(*unwinder).resolveInternal`; amd64 geometry.
+//! `(*unwinder).resolveInternal`.
 
 use super::bits::Bits;
+use crate::architecture::Architecture;
 use std::sync::Arc;
 
 /// `abi.FuncFlag`: outermost function of its stack.
@@ -26,6 +27,14 @@ pub enum Role {
     CgoCallback,
     /// `runtime.sigtramp`, `runtime.cgoSigtramp`: their caller is the kernel's signal frame.
     SigTramp,
+}
+
+impl Role {
+    /// Called by a signal handler in the name of the function that it interrupted (`isInjectedCall`).
+    #[must_use]
+    pub const fn is_injected(self) -> bool {
+        matches!(self, Self::SigPanic | Self::Injected)
+    }
 }
 
 /// A stack object: an address-taken variable or a temporary whose address is used.
@@ -69,10 +78,16 @@ pub struct FrameCode {
     pub role: Role,
     /// The function has no SP table: the stack ends here (`f.pcsp == 0`).
     pub no_sp_table: bool,
-    /// SP as an offset from the CFA: `-(spdelta + 8)`.
+    /// The function's frame is not there: its prologue, or it never makes one. Only what calls push lies above SP.
+    pub frameless: bool,
+    /// SP as an offset from the CFA: minus `spdelta` and what a call pushes.
     pub sp: i64,
     /// Top of the locals as an offset from the CFA.
     pub varp: i64,
+    /// End of the words that a conservative scan takes from SP on, as an offset from the CFA: `varp`, and in an injected call also
+    /// the link register that the signal handler pushed. Collectors before Go 1.26.6 forget that one and may free what only it
+    /// holds, but the program goes on with it.
+    pub conservative_end: i64,
     /// Arguments as an offset from the CFA.
     pub argp: i64,
     /// Words of arguments, results and spill slots; `None` if only a reflect call record knows.
@@ -84,6 +99,35 @@ pub struct FrameCode {
 }
 
 impl FrameCode {
+    /// The geometry of a frame with `spdelta` bytes below its CFA, return address not counted; all else is empty.
+    ///
+    /// * `spdelta`: `None` (missing or damaged tables) gives a frame that ends below its SP: the unwinder stops there.
+    #[must_use]
+    pub fn with_geometry(architecture: &Architecture, role: Role, spdelta: Option<i32>) -> Self {
+        let call = architecture.call_pushes;
+        // A frame keeps its caller's frame pointer in its uppermost word: on arm64, where the frame pointer is SP-8, in the same place.
+        let saved_fp = if spdelta.is_some_and(|d| d > 0) { 8 } else { 0 };
+        let varp = -call - saved_fp;
+        let pushed = if role.is_injected() { architecture.injected_call } else { 0 };
+        Self {
+            pc: 0,
+            func: 0,
+            name: "".into(),
+            entry: 0,
+            flag: 0,
+            role,
+            no_sp_table: false,
+            frameless: spdelta == Some(0),
+            sp: spdelta.map_or(8, |d| -(i64::from(d) + call)),
+            varp,
+            conservative_end: varp + pushed,
+            argp: architecture.min_frame_size,
+            arg_words: None,
+            deferreturn_pc: None,
+            maps: StackMaps::default(),
+        }
+    }
+
     /// Words of the frame proper from SP up to the arguments' end, as far as statically known: bounds every slot of the frame.
     #[must_use]
     pub fn span_words(&self) -> u64 {
@@ -99,6 +143,8 @@ pub struct CodeId(pub u32);
 /// The unwinder's only view of the function tables. Ids instead of references, so that a frame takes two words and no reference
 /// count is shared between workers.
 pub trait FrameCodes {
+    /// The machine whose code this is.
+    fn architecture(&self) -> &'static Architecture;
     /// The code at `pc`, `None` if no module's function holds it.
     fn find(&mut self, pc: u64) -> Option<CodeId>;
     /// The code with this id.

@@ -9,6 +9,7 @@ use super::layout::StackLayout;
 use super::memory::StackMemory;
 use super::unwind::{Start, unwind};
 use crate::address::{Addr, AddrRange};
+use crate::architecture::Architecture;
 use crate::image::{Image, Scratch, Thread};
 use crate::incident::Incidents;
 use rustc_hash::FxHashMap;
@@ -43,6 +44,8 @@ pub struct Goroutine {
     pub sched_sp: u64,
     /// `sched.pc`.
     pub sched_pc: u64,
+    /// `sched.lr`: where a function that has not saved its return address yet was called, 0 if that is on the stack.
+    pub sched_lr: u64,
     /// `sched.ctxt`: a closure register that the scheduler saved.
     pub sched_ctxt: u64,
     /// `syscallsp`.
@@ -84,6 +87,7 @@ impl Goroutine {
             stack: AddrRange::from_bounds(Addr(word(layout.g_stack_lo)), Addr(word(layout.g_stack_hi))),
             sched_sp: word(layout.g_sched_sp),
             sched_pc: word(layout.g_sched_pc),
+            sched_lr: word(layout.g_sched_lr),
             sched_ctxt: word(layout.g_sched_ctxt),
             syscallsp: word(layout.g_syscallsp),
             syscallpc: word(layout.g_syscallpc),
@@ -115,6 +119,13 @@ pub enum Entry {
     },
     /// Nothing tells where it stands: every word of its stack may be live.
     Unknown,
+}
+
+impl Entry {
+    /// At any instruction.
+    fn at_registers(pc: u64, registers: Vec<u64>, architecture: &Architecture) -> Self {
+        Self::Unwind { start: Start::at_registers(pc, &registers, architecture), registers }
+    }
 }
 
 /// Reads the goroutines at `addrs` (elements of `allgs`); dead ones are left out.
@@ -154,14 +165,6 @@ pub struct Threads<'a> {
     by_tid: FxHashMap<u64, usize>,
 }
 
-/// Offsets of the general registers in a signal frame's `mcontext` (amd64, `ucontext` + 40), in DWARF numbering:
-/// rax rdx rcx rbx rsi rdi rbp rsp r8..r15.
-const GREGS: [u64; 16] = [13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7];
-/// `gregs[REG_RIP]`.
-const GREG_RIP: u64 = 16;
-const MCONTEXT: u64 = 40;
-/// DWARF number of RSP.
-const DWARF_RSP: usize = 7;
 /// How far up a signal stack is unwound; the runtime's own is 32 KiB.
 const SIGNAL_STACK_BYTES: u64 = 64 << 10;
 /// Signal handlers that are followed within each other: each needs a kilobyte of the signal stack for its context alone.
@@ -176,15 +179,16 @@ impl<'a> Threads<'a> {
 
     /// Finds where `g` stands.
     pub fn entry(&self, g: &Goroutine, image: &dyn Image, layout: &StackLayout, codes: &mut dyn FrameCodes) -> Entry {
-        let saved = |pc, sp, is_syscall| {
-            let start = Start { pc, sp, is_syscall, any_pc: false };
+        let saved = |pc, sp, lr, is_syscall| {
+            let start = Start { pc, sp, lr, is_syscall, any_pc: false };
             Entry::Unwind { start, registers: Vec::new() }
         };
+        let architecture = codes.architecture();
         if !g.is_running() && !self.holds_thread(g, image, layout) {
             return if g.syscallsp != 0 && g.stack.contains(Addr(g.syscallsp)) {
-                saved(g.syscallpc, g.syscallsp, true)
+                saved(g.syscallpc, g.syscallsp, 0, true)
             } else if g.stack.contains(Addr(g.sched_sp)) {
-                saved(g.sched_pc, g.sched_sp, false)
+                saved(g.sched_pc, g.sched_sp, g.sched_lr, false)
             } else {
                 Entry::Unknown
             };
@@ -192,26 +196,24 @@ impl<'a> Threads<'a> {
         let on_stack = |sp: u64| g.stack.contains(Addr(sp));
         let thread = self.find(g, image, layout);
         if let Some(thread) = thread.filter(|t| on_stack(t.sp)) {
-            let start = Start { pc: thread.pc, sp: thread.sp, is_syscall: false, any_pc: true };
-            return Entry::Unwind { start, registers: thread.dwarf_regs.clone() };
+            return Entry::at_registers(thread.pc, thread.dwarf_regs.clone(), architecture);
         }
         // What a signal interrupted comes before `g.sched`: that keeps the PC and SP of the last system call (`entersyscall`) until
         // the next switch of stacks, however many frames have come and gone since.
         if let Some((pc, registers)) = thread.and_then(|t| interrupted(t, &on_stack, image, codes)) {
-            let start = Start { pc, sp: registers[DWARF_RSP], is_syscall: false, any_pc: true };
-            return Entry::Unwind { start, registers };
+            return Entry::at_registers(pc, registers, architecture);
         }
         // In a VDSO call on the system stack, which leaves `g.sched` alone: the caller's PC and SP.
         let m_word = |offset: Option<u64>| offset.and_then(|o| image.read_u64(Addr(g.m).add(o)).ok()).unwrap_or(0);
         let (vdso_pc, vdso_sp) = (m_word(layout.m_vdso_pc), m_word(layout.m_vdso_sp));
         if on_stack(vdso_sp) && codes.find(vdso_pc).is_some() {
-            return saved(vdso_pc, vdso_sp, false);
+            return saved(vdso_pc, vdso_sp, 0, false);
         }
         if on_stack(g.sched_sp) {
-            return saved(g.sched_pc, g.sched_sp, false);
+            return saved(g.sched_pc, g.sched_sp, g.sched_lr, false);
         }
         if on_stack(g.syscallsp) {
-            return saved(g.syscallpc, g.syscallsp, true);
+            return saved(g.syscallpc, g.syscallsp, 0, true);
         }
         Entry::Unknown
     }
@@ -253,20 +255,20 @@ fn interrupted(
     image: &dyn Image,
     codes: &mut dyn FrameCodes,
 ) -> Option<(u64, Vec<u64>)> {
-    let (mut pc, mut sp) = (thread.pc, thread.sp);
+    let architecture = codes.architecture();
+    let (mut pc, mut registers) = (thread.pc, thread.dwarf_regs.clone());
     for _ in 0..NESTED_SIGNALS {
-        let registers;
-        (pc, registers) = interrupted_at(pc, sp, image, codes)?;
-        sp = registers[DWARF_RSP];
-        if on_stack(sp) {
+        (pc, registers) = interrupted_at(Start::at_registers(pc, &registers, architecture), image, codes)?;
+        if on_stack(architecture.stack_pointer(&registers)) {
             return Some((pc, registers));
         }
     }
     None
 }
 
-/// What the innermost signal handler on the stack at `sp` interrupted.
-fn interrupted_at(pc: u64, sp: u64, image: &dyn Image, codes: &mut dyn FrameCodes) -> Option<(u64, Vec<u64>)> {
+/// What the innermost signal handler on the stack at `start` interrupted.
+fn interrupted_at(start: Start, image: &dyn Image, codes: &mut dyn FrameCodes) -> Option<(u64, Vec<u64>)> {
+    let sp = start.sp;
     let mut bytes = Vec::new();
     // The stack may end anywhere; page by page, as far as there is memory.
     let mut page = [0; 4096];
@@ -279,12 +281,8 @@ fn interrupted_at(pc: u64, sp: u64, image: &dyn Image, codes: &mut dyn FrameCode
         bytes.extend_from_slice(&page[..len]);
     }
     let stack = StackMemory::new(sp, &bytes);
-    let start = Start { pc, sp, is_syscall: false, any_pc: true };
     let mut frames = Vec::new();
     unwind(start, stack, codes, &mut frames);
-    let ucontext = frames.iter().find(|f| codes.code(f.code).role == Role::SigTramp)?.cfa;
-    let gregs = ucontext.wrapping_add(MCONTEXT);
-    let greg = |i: u64| stack.word(gregs.wrapping_add(i * 8));
-    let registers: Option<Vec<_>> = GREGS.iter().map(|i| greg(*i)).collect();
-    Some((greg(GREG_RIP)?, registers?))
+    let handler = frames.iter().find(|f| codes.code(f.code).role == Role::SigTramp)?.cfa;
+    codes.architecture().signal_frame.read(|offset| stack.word(handler.wrapping_add(offset)))
 }

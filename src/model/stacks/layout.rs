@@ -27,6 +27,8 @@ pub struct StackLayout {
     pub g_sched_pc: u64,
     /// `g.sched.ctxt`.
     pub g_sched_ctxt: u64,
+    /// `g.sched.lr`.
+    pub g_sched_lr: u64,
     /// `g.syscallsp`.
     pub g_syscallsp: u64,
     /// `g.syscallpc`.
@@ -120,6 +122,7 @@ impl StackLayout {
             g_sched_sp: field(types, g, "sched.sp")?,
             g_sched_pc: field(types, g, "sched.pc")?,
             g_sched_ctxt: field(types, g, "sched.ctxt")?,
+            g_sched_lr: field(types, g, "sched.lr")?,
             g_syscallsp: field(types, g, "syscallsp")?,
             g_syscallpc: field(types, g, "syscallpc")?,
             // An atomic.Uint32 since Go 1.20: its `value` may follow a zero-sized marker.
@@ -158,6 +161,7 @@ impl StackLayout {
             self.g_sched_sp,
             self.g_sched_pc,
             self.g_sched_ctxt,
+            self.g_sched_lr,
             self.g_syscallsp,
             self.g_syscallpc,
             self.g_goid,

@@ -3,6 +3,7 @@
 use super::bits::Bits;
 use super::code::{CodeId, FrameCode, FrameCodes, Role, StackMaps, StackObject};
 use crate::address::Addr;
+use crate::architecture::Architecture;
 use crate::image::Image;
 use crate::model::modules::{Func, FuncData, Modules, PcData};
 use dashmap::DashMap;
@@ -18,6 +19,7 @@ const MAX_FRAME: u64 = 1 << 31;
 
 /// All PCs seen so far, shared by the workers.
 pub struct CodeCache<'a> {
+    architecture: &'static Architecture,
     image: &'a dyn Image,
     modules: &'a Modules,
     by_pc: DashMap<u64, Option<Arc<FrameCode>>, FxBuildHasher>,
@@ -26,8 +28,8 @@ pub struct CodeCache<'a> {
 impl<'a> CodeCache<'a> {
     /// An empty cache.
     #[must_use]
-    pub fn new(image: &'a dyn Image, modules: &'a Modules) -> Self {
-        Self { image, modules, by_pc: DashMap::default() }
+    pub fn new(architecture: &'static Architecture, image: &'a dyn Image, modules: &'a Modules) -> Self {
+        Self { architecture, image, modules, by_pc: DashMap::default() }
     }
 
     /// The code at `pc`.
@@ -38,7 +40,7 @@ impl<'a> CodeCache<'a> {
         if let Some(known) = self.by_pc.get(&pc) {
             return known.clone();
         }
-        let code = build(self.image, self.modules, pc).map(Arc::new);
+        let code = build(self.architecture, self.image, self.modules, pc).map(Arc::new);
         // Two workers may build the same code: the contents are equal, so either may stay.
         self.by_pc.entry(pc).or_insert(code).clone()
     }
@@ -68,35 +70,31 @@ impl FrameCodes for LocalCodes<'_, '_> {
         })
     }
 
+    fn architecture(&self) -> &'static Architecture {
+        self.shared.architecture
+    }
+
     fn code(&self, id: CodeId) -> &FrameCode {
         &self.codes[id.0 as usize]
     }
 }
 
-fn build(image: &dyn Image, modules: &Modules, pc: u64) -> Option<FrameCode> {
+fn build(architecture: &Architecture, image: &dyn Image, modules: &Modules, pc: u64) -> Option<FrameCode> {
     let func = modules.find_func(image, pc)?;
     let name: Arc<str> = modules.func_name(image, &func).unwrap_or_default().into();
-    let spdelta = modules.sp_delta(image, &func, pc);
-    let argp = 0;
-    let arg_words = (func.args != ARGS_SIZE_UNKNOWN).then(|| func.args.max(0) as u32 / 8);
     let role = role_of(&name);
     let mut code = FrameCode {
         pc,
         func: func.index,
+        name,
         entry: func.entry,
         flag: func.flag,
-        role,
         no_sp_table: func.pcsp == 0,
-        // A missing or damaged table gives -1: the frame would not end above SP, and the unwinder stops there.
-        sp: spdelta.map_or(0, |d| -(i64::from(d) + 8)),
-        varp: if spdelta.is_some_and(|d| d > 0) { -16 } else { -8 },
-        argp,
-        arg_words,
+        arg_words: (func.args != ARGS_SIZE_UNKNOWN).then(|| func.args.max(0) as u32 / 8),
         deferreturn_pc: (func.deferreturn != 0).then(|| func.entry.wrapping_add(u64::from(func.deferreturn) + 1)),
-        maps: StackMaps::default(),
-        name,
+        ..FrameCode::with_geometry(architecture, role, modules.sp_delta(image, &func, pc))
     };
-    code.maps = maps(image, modules, &func, &code);
+    code.maps = maps(architecture, image, modules, &func, &code);
     Some(code)
 }
 
@@ -111,16 +109,16 @@ fn role_of(name: &str) -> Role {
     }
 }
 
-fn maps(image: &dyn Image, modules: &Modules, func: &Func, code: &FrameCode) -> StackMaps {
+fn maps(architecture: &Architecture, image: &dyn Image, modules: &Modules, func: &Func, code: &FrameCode) -> StackMaps {
     // Back up to the CALL, except at the entry; -1 means no index: the prologue, whose map is the first.
     let index =
         if code.pc == func.entry { None } else { modules.pcdata(image, func, PcData::StackMapIndex, code.pc - 1) };
     let index = index.filter(|i| *i >= 0).unwrap_or(0) as u32;
     let mut maps = StackMaps::default();
-    let local_words = (code.varp - code.sp).max(0) as u64 / 8;
-    if local_words > 0
+    let local_bytes = code.varp - code.sp;
+    if local_bytes > architecture.min_locals
         && let Some(map) = modules.funcdata(image, func, FuncData::LocalsPointerMaps)
-        && let Some(bits) = stackmap(image, map, index, local_words)
+        && let Some(bits) = stackmap(image, map, index, local_bytes as u64 / 8)
     {
         maps.locals_offset = code.varp - bits.len() as i64 * 8;
         maps.locals = bits;
@@ -183,15 +181,17 @@ fn stack_objects(image: &dyn Image, table: u64, rodata: u64, code: &FrameCode) -
     objects
 }
 
-/// The argument map of `reflect.makeFuncStub` or `reflect.methodValueCall`, which only the `*reflectMethodValue` at `sp` knows
+/// The argument map of `reflect.makeFuncStub` or `reflect.methodValueCall`, which only a `*reflectMethodValue` knows
 /// (`(*stkframe).argMapInternal`); `None` if the function has not started yet or the record is damaged.
+///
+/// * `record`: where the frame keeps that pointer, its first word behind the return address.
 #[must_use]
-pub fn reflect_arguments(image: &dyn Image, code: &FrameCode, sp: u64) -> Option<Bits> {
+pub fn reflect_arguments(image: &dyn Image, code: &FrameCode, record: u64) -> Option<Bits> {
     let word = |addr: u64| image.read_u64(Addr(addr)).ok();
-    if code.arg_words.is_some() || code.sp >= -8 {
+    if code.arg_words.is_some() || code.frameless {
         return None;
     }
-    let value = word(sp)?;
+    let value = word(record)?;
     if word(value)? != code.entry {
         return None;
     }
@@ -199,7 +199,7 @@ pub fn reflect_arguments(image: &dyn Image, code: &FrameCode, sp: u64) -> Option
     let map = word(value.wrapping_add(8))?;
     let nbit = image.read_u32(Addr(map)).ok()?;
     let bytes = word(map.wrapping_add(8))?;
-    let results_valid = image.read_u8(Addr(sp).add(32)).ok()? != 0;
+    let results_valid = image.read_u8(Addr(record).add(32)).ok()? != 0;
     let mut nbit = u64::from(nbit.min(1 << 20));
     if !results_valid {
         nbit = nbit.min(word(value.wrapping_add(16))? / 8);

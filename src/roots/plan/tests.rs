@@ -1,6 +1,7 @@
 //! Plans of a hand-made frame.
 
 use super::*;
+use crate::architecture::AMD64;
 use crate::model::stacks::{Role, StackMaps};
 use crate::model::types::Type;
 
@@ -13,26 +14,13 @@ fn code(live: &[i64], objects: Vec<StackObject>) -> FrameCode {
             _ => maps.locals.set(((offset + 64) / 8) as usize, true),
         }
     }
-    FrameCode {
-        pc: 100,
-        func: 0,
-        name: "main.f".into(),
-        entry: 50,
-        flag: 0,
-        role: Role::Normal,
-        no_sp_table: false,
-        sp: -64,
-        varp: -16,
-        argp: 0,
-        arg_words: Some(3),
-        deferreturn_pc: None,
-        maps,
-    }
+    let geometry = FrameCode::with_geometry(&AMD64, Role::Normal, Some(56));
+    FrameCode { pc: 100, name: "main.f".into(), entry: 50, arg_words: Some(3), maps, ..geometry }
 }
 
 fn variable(name: &str, ty: TypeId, depth: u32, pieces: &[Piece]) -> LocalVariable {
-    let (function, name) = ("main.f".into(), name.into());
-    LocalVariable { function, name, ty, is_param: false, dict_index: None, depth, pieces: pieces.to_vec() }
+    let (function, package, name) = ("main.f".into(), "main".into(), name.into());
+    LocalVariable { function, package, name, ty, is_param: false, dict_index: None, depth, pieces: pieces.to_vec() }
 }
 
 fn at(offset: u64, size: u64, at: i64) -> Piece {
@@ -76,7 +64,7 @@ fn live_words_get_one_name_dead_ones_none() {
         variable("&x", t.pointer, 0, &[at(0, 8, -56)]),
         variable("n", t.int, 0, &[at(0, 8, -24)]),
     ];
-    let plan = build(&code, Some(&code), FrameMode::Exact, &variables, &[], &t.table);
+    let plan = build(&AMD64, &code, Some(&code), FrameMode::Exact, &variables, &[], &t.table);
     assert_eq!(names(&plan), [("main.f.inner", -64), ("main.f.x", -56)]);
     assert_eq!(plan.unnamed, [run(-24, 1)], "an int names no pointer");
 }
@@ -86,7 +74,7 @@ fn nothing_is_live_where_the_frame_never_continues() {
     let t = types();
     let code = code(&[-64], Vec::new());
     let variables = [variable("v", t.pointer, 0, &[at(0, 8, -64)])];
-    let plan = build(&code, None, FrameMode::Trapped, &variables, &[], &t.table);
+    let plan = build(&AMD64, &code, None, FrameMode::Trapped, &variables, &[], &t.table);
     assert_eq!((plan.variables.len(), plan.unnamed.len()), (0, 0));
 }
 
@@ -99,7 +87,7 @@ fn split_values_are_put_together() {
         // DWARF shows the lone data word as if it were the whole interface.
         variable("e", t.eface, 0, &[at(0, 16, -40)]),
     ];
-    let plan = build(&code, Some(&code), FrameMode::Exact, &variables, &[], &t.table);
+    let plan = build(&AMD64, &code, Some(&code), FrameMode::Exact, &variables, &[], &t.table);
     let [s, e] = &*plan.variables else { panic!("{plan:?}") };
     let part = |word, nwords, offset| Part { word, nwords, from: Source::Frame(offset) };
     assert_eq!(
@@ -119,7 +107,7 @@ fn spilled_arguments_take_the_parameters_name() {
     let mut params = [variable("n", t.int, 0, &[]), variable("p", t.pointer, 0, &[]), variable("q", t.pointer, 0, &[])];
     params.iter_mut().for_each(|p| p.is_param = true);
     params[1].pieces = vec![Piece { offset: 0, size: 8, at: Location::Register(3) }];
-    let plan = build(&code, Some(&code), FrameMode::Exact, &params, &[], &t.table);
+    let plan = build(&AMD64, &code, Some(&code), FrameMode::Exact, &params, &[], &t.table);
     assert_eq!(names(&plan), [("main.f.p", 8)]);
 }
 
@@ -129,10 +117,10 @@ fn stack_objects_are_named_by_what_lies_there() {
     let object = |offset| StackObject { offset, size: 24, mask: Bits::from_bytes(&[1], 3) };
     let code = code(&[], vec![object(-64), object(-40)]);
     let variables = [variable("s", t.slice, 0, &[at(0, 24, -64)])];
-    let plan = build(&code, Some(&code), FrameMode::Exact, &variables, &[], &t.table);
+    let plan = build(&AMD64, &code, Some(&code), FrameMode::Exact, &variables, &[], &t.table);
     let found: Vec<_> = plan.objects.iter().map(|o| o.name.as_ref().map(|(n, ty)| (&*n.text, *ty))).collect();
     assert_eq!(found, [Some(("main.f.s", t.slice)), None]);
-    let plan = build(&code, Some(&code), FrameMode::Conservative, &variables, &[], &t.table);
+    let plan = build(&AMD64, &code, Some(&code), FrameMode::Conservative, &variables, &[], &t.table);
     assert_eq!((plan.objects.len(), &*plan.unnamed), (0, &[run(-56, 5), run(0, 3)][..]), "{plan:?}");
 }
 
@@ -142,7 +130,7 @@ fn variables_without_a_place_explain_what_has_none() {
     let object = StackObject { offset: -40, size: 24, mask: Bits::from_bytes(&[7], 3) };
     let code = code(&[-64, -56], vec![object]);
     let build = |variables: &[LocalVariable]| {
-        let plan = build(&code, Some(&code), FrameMode::Exact, variables, &[], &t.table);
+        let plan = build(&AMD64, &code, Some(&code), FrameMode::Exact, variables, &[], &t.table);
         let text = |lost: &Option<Lost>| {
             let lost = lost.as_ref()?;
             Some((lost.name.as_ref().map(|name| name.text.to_string()), lost.referent))

@@ -1,6 +1,6 @@
 //! The live words of one frame, and which variable gets which of them.
 
-use super::{Candidate, MAX_REGISTER_WORDS, NO_FRAME, Part, Run, Source, Variable};
+use super::{Candidate, MAX_REGISTER_WORDS, Part, Run, Source, Variable};
 use crate::model::dwarf::{LocalVariable, Location, Piece};
 use crate::model::stacks::{Bits, FrameCode, FrameMode, StackObject};
 use crate::model::types::{Kind, TypeId, TypeTable};
@@ -15,6 +15,8 @@ pub(super) struct Window<'m> {
     pub(super) conservative: bool,
     /// The frame stands at any instruction.
     any_pc: bool,
+    /// The function has no frame yet.
+    frameless: bool,
 }
 
 impl<'m> Window<'m> {
@@ -27,9 +29,10 @@ impl<'m> Window<'m> {
             live: Bits::zeros(words),
             conservative,
             any_pc: mode == FrameMode::ConservativeAnyPc,
+            frameless: code.frameless,
         };
         if conservative {
-            window.mark(code.sp, 0..(code.varp - code.sp).max(0) as usize / 8);
+            window.mark(code.sp, 0..(code.conservative_end - code.sp).max(0) as usize / 8);
             window.mark(code.argp, 0..code.arg_words.unwrap_or(0) as usize);
         } else if let Some(maps) = maps.map(|m| &m.maps) {
             window.mark(maps.locals_offset, maps.locals.ones());
@@ -97,7 +100,7 @@ impl<'m> Window<'m> {
         }
         if let Some(piece) = &candidate.spill {
             // Until the frame is set up, the prologue has spilled everything for runtime.morestack; later only what is live.
-            self.add(piece, self.low == NO_FRAME, &pointers, &mut words, &mut live);
+            self.add(piece, self.frameless, &pointers, &mut words, &mut live);
         }
         if !live.any() {
             return None;

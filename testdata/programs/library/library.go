@@ -4,6 +4,7 @@ package library
 import (
 	"container/list"
 	"context"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -70,6 +71,16 @@ var (
 		sync.Mutex
 		held *V
 	}
+	// The pointer in the word, to a pointer, and to a value.
+	//goref:expect path="$P.Reflected" count=1 bytes=96
+	//goref:expect path="$P.Reflected -> [0]. (reflect.Value) -> ptr. (unsafe.Pointer)" count=1 bytes=16
+	//goref:expect path="$P.Reflected -> [0]. (reflect.Value) -> ptr. (unsafe.Pointer) -> P. (*$P.V)" count=1 bytes=32
+	//goref:expect path="$P.Reflected -> [1]. (reflect.Value) -> ptr. (unsafe.Pointer)" count=2 bytes=24
+	//goref:expect path="$P.Reflected -> [1]. (reflect.Value) -> ptr. (unsafe.Pointer) -> P. (*$P.V)" count=1 bytes=32
+	//goref:expect path="$P.Reflected -> [2]. (reflect.Value) -> ptr. (unsafe.Pointer)" count=1 bytes=16
+	//goref:expect path="$P.Reflected -> [2]. (reflect.Value) -> ptr. (unsafe.Pointer) -> P. (*$P.V)" count=1 bytes=32
+	//goref:expect path="$P.Reflected -> [3]. (reflect.Value) -> ptr. (unsafe.Pointer)" count=1 bytes=32
+	Reflected []reflect.Value
 	//goref:expect path="$P.Err" count=1 bytes=16
 	//goref:expect path="$P.Err -> P. (*$P.V)" count=1 bytes=32
 	Err error
@@ -114,5 +125,11 @@ func Build() {
 	AfterFunc = time.AfterFunc(1000*time.Hour, func() { kept.n++ })
 	Lazy()
 	Mutexed.held = new(V)
+	pointer := reflect.New(reflect.TypeOf((*Node)(nil))).Elem()
+	pointer.Set(reflect.ValueOf(&Node{P: new(V)}))
+	value := reflect.ValueOf(&Node{P: new(V)}).Elem()
+	// A field of a struct of one pointer: the word is the pointer itself.
+	field := reflect.ValueOf(struct{ P *V }{new(V)}).Field(0)
+	Reflected = []reflect.Value{reflect.ValueOf(&Node{P: new(V)}), pointer, value, field}
 	Err = failure{P: new(V)}
 }

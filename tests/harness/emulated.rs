@@ -1,0 +1,59 @@
+//! Cores of programs for linux/arm64, which `qemu-aarch64` runs: it writes the core of the emulated machine when a signal kills them.
+//!
+//! The programs are killed after they have told their truth, so nothing can say afterwards that nothing was allocated meanwhile, but the
+//! core itself: its allocation bits must agree with the truth, or the core is retaken and never compared.
+
+use super::corefile::{CoreFile, Truth, parse_truth};
+use super::dying::{self, Death, Writer};
+use super::program::{CROSS_COMPILER, Mode, Program, Recipe};
+use super::toolchain::Toolchain;
+use super::{Outcome, Skip};
+use crate::reference::dump::Dump;
+use crate::reference::sets;
+use goref_fast::image::{Inputs, Process};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// How often a core is retaken because the runtime allocated something of its own (a thread, mostly) after the truth.
+const ATTEMPTS: usize = 8;
+
+/// SIGABRT from outside, as soon as it waits.
+const KILLED: Death<'_> = Death { args: &[], procs: 2, godebug: "", second_abort: true, signal: Some("ABRT") };
+
+/// The core of a program of the repository, cached beside the executable.
+pub fn core_of(version: &str, source: &str, recipe: Recipe) -> Outcome<CoreFile> {
+    if recipe.mode == Mode::Pie || recipe.mode.needs_cgo() {
+        dying::loader()?;
+    }
+    if recipe.mode.needs_cgo() {
+        let version = Command::new(CROSS_COMPILER).arg("--version").output();
+        version.map_err(|e| Skip(format!("{CROSS_COMPILER}: {e}")))?;
+    }
+    let program = Program::build(&Toolchain::get(version)?, source, recipe);
+    let core = program.dir.join("core-killed");
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        let line = dying::take_to(&core, &program, &KILLED, Writer::Emulator)?;
+        let truth = parse_truth(&line, "TRUTH").expect("numbers after TRUTH");
+        let allocated = allocated(&program.exe, &core);
+        if allocated == truth {
+            return Ok(CoreFile { exe: program.exe, core, truth });
+        }
+        last = Some((truth, allocated));
+        fs::remove_file(&core).unwrap();
+    }
+    panic!("{}: the heap never held still: {last:?}", program.exe.display());
+}
+
+/// What the allocation bits of a core say.
+fn allocated(exe: &Path, core: &Path) -> Truth {
+    let inputs = Inputs::open(exe, core, None).expect("open");
+    let process = Process::parse(&inputs).expect("parse");
+    let dump = Dump::read(&process);
+    let memory = dump.memory();
+    let none = Truth { bytes: 0, objects: 0 };
+    sets::allocated(memory)
+        .iter()
+        .fold(none, |sum, o| Truth { bytes: sum.bytes + memory.size(*o), objects: sum.objects + 1 })
+}
