@@ -6,7 +6,8 @@ use crate::harness::pprof::Profile;
 use crate::harness::program::Mode;
 use crate::harness::toolchain::selected;
 use crate::harness::{required, tool};
-use goref_fast::image::{Inputs, Process};
+use goref_fast::address::Addr;
+use goref_fast::image::{Image, Inputs, Process};
 use goref_fast::model::release;
 use std::collections::BTreeMap;
 
@@ -118,13 +119,16 @@ fn located(version: &str) {
             let symbol = exe.symbol(&format!("runtime.{name}")).unwrap_or_else(|| panic!("no symbol {name}"));
             symbol.address.wrapping_add(process.load_bias)
         };
+        // Lists are found by their first element, which several variables may have.
+        for name in ["allm", "allfin"] {
+            let word = |at: u64| process.image.read_u64(Addr(at)).expect("a word");
+            assert_eq!(word(found[name]), word(symbol(name)), "{version} {}: {name}", mode.name());
+        }
         for name in [
             "firstmoduledata",
             "mheap_",
             "allgs",
-            "allm",
             "allp",
-            "allfin",
             "gcController",
             "memstats",
             "buildVersion",
