@@ -260,16 +260,19 @@ fn result(process: &Process<'_>, image: &dyn Image, model: &Model, walked: Walke
     }
 }
 
-/// Every Go program has its function table, stripped or not, however it was linked.
+/// Refuses programs without Go code.
 fn check_is_go(exe: &Executable<'_>) -> Result<()> {
-    if exe.sections().any(|s| s.name.ends_with(".gopclntab") || s.name == ".go.buildinfo") {
+    if exe.is_go() {
         return Ok(());
     }
     Err(Error::new(format!(
         "executable {}: expected a Go program, found none of the sections that Go's linker writes (.gopclntab, .go.buildinfo)",
         exe.path().display()
     ))
-    .remedy("give a Go program and its core dump; the memory of other programs cannot be read"))
+    .remedy(
+        "give a Go program and its core dump; if the program loaded a library that is written in Go, that file must be where it was, \
+         or beside the executable",
+    ))
 }
 
 /// What makes the result partial, beyond what the totals show.

@@ -19,6 +19,14 @@ macro_rules! per_toolchain {
 }
 
 per_toolchain! {
+    go_1_19_default: "1.19.8", Default;
+    go_1_19_noopt: "1.19.8", NoOpt;
+    go_1_21_default: "1.21.13", Default;
+    go_1_21_noopt: "1.21.13", NoOpt;
+    go_1_22_default: "1.22.10", Default;
+    go_1_22_noopt: "1.22.10", NoOpt;
+    go_1_23_default: "1.23.9", Default;
+    go_1_23_noopt: "1.23.9", NoOpt;
     go_1_24_default: "1.24.11", Default;
     go_1_24_noopt: "1.24.11", NoOpt;
     go_1_25_default: "1.25.5", Default;

@@ -13,6 +13,7 @@
 //! * [`sample`]: the bundled sample of `testdata/sample`; needs neither Go nor a network.
 //! * [`matrix`]: release x experiment x build x kind of core; a selection, or all of it with `GOREF_MATRIX=full`, which writes the
 //!   table in the README.
+//! * [`releases`]: a release that nobody has tested is tried, and what it lacks is named.
 //! * [`reference`]: a naive walker that shares no code with `src/traverse`: the same objects, paths and totals.
 //! * [`hostile`]: seeded mutations of a dump, under limits of time and memory.
 //! * [`bad_input`]: damaged, truncated and mismatched input: an exit status, never a signal.
@@ -35,6 +36,7 @@ mod harness;
 mod hostile;
 mod matrix;
 mod reference;
+mod releases;
 mod sample;
 mod shapes;
 mod stripped;

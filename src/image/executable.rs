@@ -140,6 +140,12 @@ impl<'img> Executable<'img> {
         self.build_ids.go.and_then(|id| std::str::from_utf8(id).ok())
     }
 
+    /// Whether Go's linker wrote it: every Go program has its function table, stripped or not, however it was linked.
+    #[must_use]
+    pub fn is_go(&self) -> bool {
+        self.sections.iter().any(|s| s.name.ends_with(".gopclntab") || s.name == ".go.buildinfo")
+    }
+
     /// Raw contents of `.go.buildinfo`, from which the Go version can be read.
     #[must_use]
     pub fn build_info(&self) -> Option<&'img [u8]> {

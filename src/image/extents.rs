@@ -3,14 +3,14 @@
 //! A core does not hold all memory of the process, and what it leaves out means different things:
 //!
 //! * File-backed pages that were never written (`p_filesz < p_memsz` of a kernel core; no PT_LOAD at all in a gdb core): their bytes
-//!   are in the file. For the executable's own segments they are taken from EXE. Other files are not read: *missing*.
+//!   are in the file. They are taken from EXE and from libraries with Go code. Other files are not read: *missing*.
 //! * Anonymous writable memory that was never written: the kernel leaves it out (`vma_dump_size`: no `anon_vma`), the process
 //!   would have read zeros. This is only certain if the dump filter includes private anonymous memory, so it is believed only
 //!   if the core holds any such memory; otherwise *missing* and in the totals.
 //! * Memory without any access (address space that Go only reserved): never dumped by the kernel, unreadable for the process too:
 //!   *not mapped*.
 //! * Bytes that a segment declares but that lie beyond the end of the core file: the file was cut off. Read-only
-//!   segments of EXE replace them, everything else is *missing* and in the totals.
+//!   segments of these files replace them, everything else is *missing* and in the totals.
 
 use super::FileMapping;
 use super::elf::Segment;
@@ -22,8 +22,8 @@ use crate::incident::Incidents;
 pub(crate) enum Source {
     /// Core file.
     Core,
-    /// Executable file.
-    Exe,
+    /// A file that was mapped: 0 is EXE, the others follow in the order of [`Sources::backing`].
+    File(u16),
     /// Never written: zeros.
     Zero,
     /// The process had them, nobody else has.
@@ -35,7 +35,7 @@ pub(crate) enum Source {
 pub(crate) struct Extent {
     pub(crate) start: u64,
     pub(crate) len: u64,
-    /// Offset in the core or executable file, 0 for other sources.
+    /// Offset in the core or mapped file, 0 for other sources.
     pub(crate) offset: u64,
     pub(crate) source: Source,
 }
@@ -57,9 +57,10 @@ pub(crate) struct Extents {
     pub(crate) filtered: bool,
 }
 
-/// A range of addresses that EXE describes.
+/// A range of addresses that a mapped file describes.
 #[derive(Copy, Clone, Debug)]
 struct Backing {
+    file: u16,
     start: u64,
     end: u64,
     /// File offset; `None` for the tail that the loader fills with zeros (bss).
@@ -82,6 +83,17 @@ enum Absent {
     Gap,
 }
 
+/// A file that was mapped into the process.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct BackingFile<'a> {
+    /// Its program headers.
+    pub(crate) segments: &'a [Segment],
+    /// Its length in bytes.
+    pub(crate) len: u64,
+    /// Where it was loaded, relative to its link-time addresses.
+    pub(crate) load_bias: u64,
+}
+
 /// What the table is made from.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Sources<'a> {
@@ -89,12 +101,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) core_segments: &'a [Segment],
     /// Length of the core file.
     pub(crate) core_len: u64,
-    /// Program headers of EXE.
-    pub(crate) exe_segments: &'a [Segment],
-    /// Length of the executable file.
-    pub(crate) exe_len: u64,
-    /// Where EXE was loaded, relative to its link-time addresses.
-    pub(crate) load_bias: u64,
+    /// EXE, then the other files that are at hand.
+    pub(crate) backing: &'a [BackingFile<'a>],
     /// NT_FILE, sorted by address.
     pub(crate) files: &'a [FileMapping],
 }
@@ -153,18 +161,20 @@ pub(crate) fn build(sources: Sources<'_>, incidents: &mut Incidents) -> Extents 
     builder.out
 }
 
-/// The loaded ranges of EXE at their addresses in the process, sorted, not overlapping.
-fn backings(sources: &Sources<'_>) -> Vec<Backing> {
+/// The loaded ranges of mapped files at their addresses in the process, sorted, not overlapping.
+fn backings<'a>(sources: &Sources<'a>) -> Vec<Backing> {
     let mut all = Vec::new();
-    for s in sources.exe_segments.iter().filter(|s| s.is_load()) {
+    let loaded = |f: &BackingFile<'a>| f.segments.iter().filter(|s| s.is_load());
+    let files = (0u16..).zip(sources.backing);
+    for (file, of, s) in files.flat_map(|(i, f)| loaded(f).map(move |s| (i, f, s))) {
         let writable = s.is_writable();
-        let start = s.p_vaddr.wrapping_add(sources.load_bias);
-        let in_file = s.p_filesz.min(s.p_memsz).min(sources.exe_len.saturating_sub(s.p_offset));
+        let start = s.p_vaddr.wrapping_add(of.load_bias);
+        let in_file = s.p_filesz.min(s.p_memsz).min(of.len.saturating_sub(s.p_offset));
         let file_end = start.saturating_add(in_file);
         let zero_start = start.saturating_add(s.p_filesz);
         let end = start.saturating_add(s.p_memsz);
-        all.push(Backing { start, end: file_end, offset: Some(s.p_offset), writable });
-        all.push(Backing { start: zero_start, end, offset: None, writable });
+        all.push(Backing { file, start, end: file_end, offset: Some(s.p_offset), writable });
+        all.push(Backing { file, start: zero_start, end, offset: None, writable });
     }
     all.retain(|b| b.start < b.end);
     all.sort_by_key(|b| (b.start, b.end));
@@ -189,7 +199,7 @@ struct Builder {
 }
 
 impl Builder {
-    /// Adds `start..end`, which the core does not hold, split where EXE's segments begin and end.
+    /// Adds `start..end`, which the core does not hold, split where segments of mapped files begin and end.
     fn absent(&mut self, start: u64, end: u64, why: Absent) {
         let mut at = start;
         let mut next = self.backings.partition_point(|b| b.end <= start);
@@ -218,7 +228,7 @@ impl Builder {
         let (source, counts) = match (backing, why) {
             (_, Absent::Reserved) => return,
             (Some(b), _) if !b.writable || never_written => match b.offset {
-                Some(_) => (Source::Exe, false),
+                Some(_) => (Source::File(b.file), false),
                 None => (Source::Zero, false),
             },
             (Some(_), _) => (Source::Missing, true),
@@ -231,7 +241,7 @@ impl Builder {
             (None, Absent::Other) => (Source::Missing, false),
         };
         let offset = match (source, backing) {
-            (Source::Exe, Some(Backing { start: from, offset: Some(offset), .. })) => {
+            (Source::File(_), Some(Backing { start: from, offset: Some(offset), .. })) => {
                 offset.saturating_add(start - from)
             }
             _ => 0,

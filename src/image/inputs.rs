@@ -3,6 +3,7 @@
 use std::fs::{File, Metadata};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use super::decompress::{self, Format};
@@ -14,6 +15,8 @@ use crate::error::{Context, Error, Result};
 pub struct Inputs {
     exe: Input,
     core: Input,
+    /// Files that the core names, opened while it is parsed.
+    libraries: OnceLock<Vec<Option<Input>>>,
 }
 
 impl Inputs {
@@ -32,7 +35,7 @@ impl Inputs {
             );
         }
         let core = Input::open(core, "core dump", tmpdir)?;
-        Ok(Self { exe, core })
+        Ok(Self { exe, core, libraries: OnceLock::new() })
     }
 
     /// The executable.
@@ -47,13 +50,19 @@ impl Inputs {
         &self.core
     }
 
-    /// Checks that neither file changed its length or modification time since it was opened: a core still being written or
+    /// Other files of the process, kept as long as these inputs; `open` is called once.
+    pub(super) fn libraries(&self, open: impl FnOnce() -> Vec<Option<Input>>) -> &[Option<Input>] {
+        self.libraries.get_or_init(open)
+    }
+
+    /// Checks that no file changed its length or modification time since it was opened: a core still being written or
     /// rewritten under a mapping gives wrong bytes without any error.
     ///
     /// # Errors
     /// Names the file that changed.
     pub fn verify_unchanged(&self) -> Result<()> {
         self.exe.verify_unchanged()?;
+        self.libraries.get().into_iter().flatten().flatten().try_for_each(Input::verify_unchanged)?;
         self.core.verify_unchanged()
     }
 }
@@ -106,6 +115,11 @@ impl Input {
             None => (FileMap::new(&file, &what)?, false),
         };
         Ok(Self { path: path.to_owned(), what, map, truncated, file, opened })
+    }
+
+    /// Opens a file that a core names.
+    pub(super) fn open_library(path: &Path) -> Result<Self> {
+        Self::open(path, "shared library", None)
     }
 
     /// The (decompressed) bytes.

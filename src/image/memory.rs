@@ -1,7 +1,7 @@
-//! [`MappedCore`]: the memory of the process, spliced from the mapped core file, EXE and zeros.
+//! [`MappedCore`]: the memory of the process, spliced from the mapped core file, EXE, libraries and zeros.
 //!
-//! A read that lies in one piece of the core borrows from the file mapping; only reads across pieces, from EXE or of zeros are
-//! copied.
+//! A read that lies in one piece of the core borrows from the file mapping; only reads across pieces, from other files or of zeros
+//! are copied.
 
 use super::extents::{Extent, Extents, Source};
 use super::map::FileMap;
@@ -14,15 +14,17 @@ pub struct MappedCore<'img> {
     core: &'img [u8],
     /// The mapping of `core`, for advice.
     map: Option<&'img FileMap>,
-    exe: &'img [u8],
+    /// EXE and libraries.
+    files: Vec<&'img [u8]>,
     extents: Vec<Extent>,
     missing: Missing,
 }
 
 impl<'img> MappedCore<'img> {
-    /// * `extents`: their offsets lie inside the two files (see `extents::build`).
-    pub(crate) fn new(core: &'img [u8], exe: &'img [u8], extents: Extents) -> Self {
-        Self { core, map: None, exe, extents: extents.list, missing: Missing { ranges: extents.missing } }
+    /// * `files`: in the order that the extents were built with.
+    /// * `extents`: their offsets lie inside the files (see `extents::build`).
+    pub(crate) fn new(core: &'img [u8], files: Vec<&'img [u8]>, extents: Extents) -> Self {
+        Self { core, map: None, files, extents: extents.list, missing: Missing { ranges: extents.missing } }
     }
 
     /// The same, with the mapping that holds the core file, for advice to the kernel.
@@ -61,7 +63,7 @@ impl<'img> MappedCore<'img> {
         }
         let file = match extent.source {
             Source::Core => self.core,
-            Source::Exe => self.exe,
+            Source::File(i) => self.files.get(usize::from(i))?,
             Source::Zero | Source::Missing => return None,
         };
         let from = (extent.offset + skip) as usize;
@@ -93,7 +95,10 @@ impl<'img> MappedCore<'img> {
             let bytes = |file: &'img [u8]| file.get(from..from + n as usize).ok_or(ReadError::Missing(Addr(at)));
             match extent.source {
                 Source::Core => f(Ok(bytes(self.core)?)),
-                Source::Exe => f(Ok(bytes(self.exe)?)),
+                Source::File(i) => {
+                    let file = self.files.get(usize::from(i)).ok_or(ReadError::Missing(Addr(at)))?;
+                    f(Ok(bytes(file)?));
+                }
                 Source::Zero => f(Err(n as usize)),
                 Source::Missing => return Err(ReadError::Missing(Addr(at))),
             }

@@ -11,6 +11,7 @@ pub mod executable;
 mod extents;
 mod identity;
 mod inputs;
+mod libraries;
 mod map;
 pub mod memory;
 mod notes;
@@ -21,6 +22,7 @@ pub(crate) mod synth;
 mod tests;
 
 pub use inputs::{Input, Inputs};
+pub use libraries::Library;
 pub use map::FileMap;
 pub use process::Process;
 

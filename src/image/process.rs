@@ -7,8 +7,9 @@ use object::elf;
 
 use super::elf::{Header, Segment, bytes_at};
 use super::executable::Executable;
-use super::extents::{self, Sources};
+use super::extents::{self, BackingFile, Sources};
 use super::inputs::Inputs;
+use super::libraries::{self, Library};
 use super::memory::MappedCore;
 use super::notes::{CoreNotes, Notes};
 use super::{FileMapping, Thread, identity};
@@ -29,9 +30,11 @@ pub struct Process<'img> {
     pub files: Vec<FileMapping>,
     /// The auxiliary vector: (`AT_*`, value).
     pub auxv: Vec<(u64, u64)>,
-    /// The executable that it ran.
+    /// The Go program: the executable that it ran, or the library with Go code of a program in another language.
     pub executable: Executable<'img>,
-    /// Address in the process minus link-time address; 0 unless the executable is position independent.
+    /// The other files with Go code: plugins and shared libraries.
+    pub libraries: Vec<Library<'img>>,
+    /// Address in the process minus link-time address, of the Go program; 0 unless the executable is position independent.
     pub load_bias: u64,
     /// What was odd about the two files.
     pub incidents: Incidents,
@@ -71,14 +74,14 @@ impl<'img> Process<'img> {
         let segments = header.segments(core, what)?;
         let notes = read_notes(core, &segments, architecture, what, &mut incidents)?;
         let load_bias = identity::load_bias(&executable, &notes, what)?;
-        let sources = Sources {
-            core_segments: &segments,
-            core_len: core.len() as u64,
-            exe_segments: executable.segments(),
-            exe_len: executable.data().len() as u64,
-            load_bias,
-            files: &notes.files,
-        };
+        let mut libraries = libraries::find(inputs, &segments, &notes, &mut incidents);
+        let mapped = || libraries.iter().map(|l| (&l.executable, l.load_bias));
+        let mapped = || std::iter::once((&executable, load_bias)).chain(mapped());
+        let backing: Vec<BackingFile<'_>> = mapped()
+            .map(|(e, load_bias)| BackingFile { segments: e.segments(), len: e.data().len() as u64, load_bias })
+            .collect();
+        let sources =
+            Sources { core_segments: &segments, core_len: core.len() as u64, backing: &backing, files: &notes.files };
         let extents = extents::build(sources, &mut incidents);
         if extents.filtered {
             return Err(Error::new(format!(
@@ -86,10 +89,17 @@ impl<'img> Process<'img> {
             ))
             .remedy("the dump filter excluded it; write 0x33 to /proc/PID/coredump_filter and dump again"));
         }
-        let image = MappedCore::new(core, executable.data(), extents).with_map(inputs.core().map());
+        let files = mapped().map(|(e, _)| e.data()).collect();
+        let image = MappedCore::new(core, files, extents).with_map(inputs.core().map());
         identity::check(&executable, &image, &notes, load_bias, what, &mut incidents)?;
         let CoreNotes { threads, files, auxv, .. } = notes;
-        Ok(Self { architecture, image, threads, files, auxv, executable, load_bias, incidents })
+        let mut program = Library { executable, load_bias };
+        if !program.executable.is_go() && !libraries.is_empty() {
+            // A program in another language that loaded Go: its runtime is that library's. Two of them would be two Go programs.
+            program = libraries.remove(0);
+        }
+        let Library { executable, load_bias } = program;
+        Ok(Self { architecture, image, threads, files, auxv, executable, libraries, load_bias, incidents })
     }
 }
 

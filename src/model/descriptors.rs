@@ -260,7 +260,7 @@ impl Batch<'_> {
             kind::MAP => {
                 let key = self.part(layout, word(layout.map_key));
                 let elem = self.part(layout, word(layout.map_elem));
-                *extra = layout.map_group.map(|group| self.part(layout, word(group)));
+                *extra = Some(self.part(layout, word(layout.map_group)));
                 Kind::Map { key, elem, header: None }
             }
             kind::STRUCT => {

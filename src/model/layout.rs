@@ -17,6 +17,15 @@ use structs::array_len;
 /// `runtime.spanInlineMarkBits` lies at the end of a span's one page.
 const MAX_INLINE_MARK_BITS: u64 = 4096;
 
+/// `heapArenaBytes`.
+const ARENA_SIZE: u64 = 64 << 20;
+
+/// `arenaBaseOffset` on amd64, where its constant is not in the debug information.
+const ARENA_BASE_OFFSET: u64 = 0xffff_8000_0000_0000;
+
+/// What to do about an unknown layout.
+const REMEDY: &str = "use an executable built by Go 1.17 to 1.27; a newer release may have renamed what is missing";
+
 /// Addresses of runtime variables in the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "fields carry the runtime's own names")]
@@ -56,6 +65,17 @@ pub struct Constants {
     pub min_size_for_malloc_header: u64,
     /// `mallocHeaderSize`.
     pub malloc_header_size: u64,
+    /// `arenaBaseOffset`: arena 0 starts at this address, modulo 2^64.
+    pub arena_base_offset: u64,
+}
+
+/// How the pointer bits of a `heapArena` are written.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum ArenaBits {
+    /// Up to 1.19: a byte for four words, pointer bits in its low half.
+    Two,
+    /// One bit per word.
+    One,
 }
 
 /// Everything about the target's runtime that depends on its release or build.
@@ -66,6 +86,9 @@ pub struct RuntimeLayout {
     pub constants: Constants,
     pub mheap: MheapLayout,
     pub mspan: MspanLayout,
+    pub heap_arena: HeapArenaLayout,
+    /// Where masks are not in spans and headers: how arenas have them.
+    pub arena_bits: Option<ArenaBits>,
     pub special: SpecialLayout,
     pub specialfinalizer: SpecialFinalizerLayout,
     pub special_weak_handle: Option<SpecialWeakHandleLayout>,
@@ -124,13 +147,24 @@ impl RuntimeLayout {
                 "runtime layout: struct runtime.spanInlineMarkBits has {inline_mark_bits_size} bytes, expected at most \
                  {MAX_INLINE_MARK_BITS}"
             ))
-            .remedy("use an executable built by Go 1.24 to 1.27"));
+            .remedy(REMEDY));
+        }
+        let (mspan, heap_arena) = (MspanLayout::find(types)?, HeapArenaLayout::find(types)?);
+        let arena_bits = arena_bits(&heap_arena)?;
+        if arena_bits.is_none() && mspan.large_type.is_none() {
+            return Err(Error::new(
+                "runtime layout: neither struct runtime.mspan has a field largeType nor struct runtime.heapArena a field bitmap in \
+                 the DWARF of the executable: where pointer masks are is unknown",
+            )
+            .remedy(REMEDY));
         }
         Ok(Self {
             globals: Globals::find(variables, bias)?,
-            constants: Constants::find(constants)?,
+            constants: Constants::find(constants, arena_bits.is_some())?,
             mheap: MheapLayout::find(types)?,
-            mspan: MspanLayout::find(types)?,
+            mspan,
+            heap_arena,
+            arena_bits,
             special: SpecialLayout::find(types)?,
             specialfinalizer: SpecialFinalizerLayout::find(types)?,
             special_weak_handle: SpecialWeakHandleLayout::find_optional(types)?,
@@ -165,6 +199,23 @@ impl RuntimeLayout {
             size_classes: array_len(types, "runtime.heapStatsDelta", "smallAllocCount"),
             inline_mark_bits_size,
         })
+    }
+}
+
+/// How arenas have pointer bits: by the size of the array that holds them.
+fn arena_bits(layout: &HeapArenaLayout) -> Result<Option<ArenaBits>> {
+    if layout.bitmap.is_none() {
+        return Ok(None);
+    }
+    let one_bit = ARENA_SIZE / 64;
+    match layout.bitmap_bytes {
+        bytes if bytes == one_bit => Ok(Some(ArenaBits::One)),
+        bytes if bytes == 2 * one_bit => Ok(Some(ArenaBits::Two)),
+        bytes => Err(Error::new(format!(
+            "runtime layout: field bitmap of struct runtime.heapArena has {bytes} bytes, expected {one_bit} or {}",
+            2 * one_bit
+        ))
+        .remedy(REMEDY)),
     }
 }
 
@@ -205,18 +256,20 @@ impl Globals {
 }
 
 impl Constants {
-    fn find(constants: &FxHashMap<String, i64>) -> Result<Self> {
+    /// * `arena_bits`: masks are in arenas, so there are no malloc headers, whatever the constants say.
+    fn find(constants: &FxHashMap<String, i64>, arena_bits: bool) -> Result<Self> {
         let runtime = |name: &str| constants.get(&format!("runtime.{name}")).copied();
         let kind = |name: &str| runtime(name).and_then(|v| u8::try_from(v).ok());
         let size = |name: &str, known: RangeInclusive<i64>, usual: u64| match runtime(name) {
             None => Ok(usual),
+            Some(_) if arena_bits => Ok(usual),
             Some(value) if known.contains(&value) => Ok(value.cast_unsigned()),
             Some(value) => Err(Error::new(format!(
                 "runtime layout: constant runtime.{name} is {value}, expected {} to {}",
                 known.start(),
                 known.end()
             ))
-            .remedy("use an executable built by Go 1.24 to 1.27")),
+            .remedy(REMEDY)),
         };
         Ok(Self {
             kind_special_finalizer: kind("_KindSpecialFinalizer").ok_or_else(|| {
@@ -228,6 +281,7 @@ impl Constants {
             // an object with a bitmap must fit a word.
             min_size_for_malloc_header: size("minSizeForMallocHeader", 8..=512, 512)?,
             malloc_header_size: size("mallocHeaderSize", 8..=8, 8)?,
+            arena_base_offset: runtime("arenaBaseOffsetUintptr").map_or(ARENA_BASE_OFFSET, i64::cast_unsigned),
         })
     }
 }

@@ -14,6 +14,7 @@ pub mod file;
 pub mod memory;
 pub mod pprof;
 pub mod proto;
+mod release;
 pub mod report;
 pub mod stats;
 

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
-use super::{RunResult, Summary, books};
+use super::{RunResult, Summary, books, release};
 use crate::aggregate::Row;
 use crate::config::Verbosity;
 
@@ -25,6 +25,9 @@ fn write_report(out: &mut String, result: &RunResult, summary: &Summary, verbosi
     let reachable = result.totals.reachable();
     if !result.target.exe_name.is_empty() {
         writeln!(out, "{} ({})", printable(&result.target.exe_name), printable(&result.target.go_version))?;
+    }
+    if let Some(line) = release::untested(&result.target.go_version) {
+        writeln!(out, "{line}")?;
     }
     writeln!(out, "{}", result.totals)?;
     books::write_books(out, &result.books, verbosity == Verbosity::Verbose)?;

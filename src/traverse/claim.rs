@@ -35,6 +35,9 @@ const BATCH: usize = 64;
 const NOT_AN_OBJECT: u32 = u32::MAX;
 /// Instead of a span: none covers the page.
 const NO_SPAN: u32 = u32::MAX;
+/// Values that do not fill an object over 512 bytes whose type nothing records, and are scanned nevertheless: each costs a look at the
+/// whole object.
+const RESCANS: u64 = 8;
 /// Words of the largest slot without a header: 512 bytes.
 const SMALL_WORDS: u16 = 64;
 
@@ -236,7 +239,11 @@ impl Claim<'_> {
             return;
         };
         if elem_size > 512 {
-            self.large(id, granule, elem_size, &mut state.claimed);
+            if self.world.heap.mask_source(id) == MaskSource::Arena {
+                self.unrecorded(addr, count, (id, slot), state);
+            } else {
+                self.large(id, granule, elem_size, &mut state.claimed);
+            }
             return;
         }
         let count = self.clamp(count, elem_size - offset);
@@ -290,6 +297,10 @@ impl Claim<'_> {
         }
         let Some((id, slot)) = self.world.heap.find_object(addr) else { return };
         let span = self.world.heap.span(id);
+        if span.elem_size() > 512 {
+            self.unrecorded(addr, count, (id, slot), state);
+            return;
+        }
         let offset = addr - span.start - u64::from(slot) * span.elem_size();
         let explained = self.explained(offset, count);
         let Some(open) = state.open.get_mut(&ordinal) else { return };
@@ -332,6 +343,51 @@ impl Claim<'_> {
         tile.checked_shl((offset / 8) as u32).unwrap_or(0)
     }
 
+    /// An object over 512 bytes whose type nothing records (up to Go 1.21), just counted or open. A value that fills the slot explains it
+    /// all. Any other is scanned, and the object stays open for a better one; in the end its mask is walked.
+    fn unrecorded<S>(&self, addr: u64, count: u32, (id, slot): (SpanId, u32), state: &mut ShardState<S>) {
+        let span = self.world.heap.span(id);
+        let start = self.world.heap.slot_addr(id, slot);
+        let ordinal = span.slot_base + slot;
+        let (offset, room) = (addr - start, (start + span.elem_size()).min(span.limit.max(addr + 8)) - addr);
+        let Ok(granule) = u32::try_from((addr - self.base) / 8) else {
+            state.claimed.incidents.count(BEYOND_SHARD);
+            return;
+        };
+        let bytes = span.elem_size();
+        let count = self.clamp(count, room);
+        let total = self.target.size.saturating_mul(u64::from(count));
+        let filled = match span.is_large() {
+            true => total.saturating_add(8) > room,
+            false => total > CLASS_SIZES.get(usize::from(span.span_class >> 1) - 1).map_or(0, |size| u64::from(*size)),
+        };
+        let closure = self.target.retype == Retype::Closure;
+        let whole = offset == 0 && (filled || closure || self.target.masked);
+        match state.open.get_mut(&ordinal) {
+            // Nobody wants it scanned again.
+            Some(open) if whole => open.words = 0,
+            Some(open) if open.words > 1 => open.words -= 1,
+            Some(_) => return,
+            None if whole => {}
+            None => {
+                state.open(ordinal, Open { words: RESCANS, path: u32::MAX });
+                state.claimed.opened.push((ordinal, self.number));
+            }
+        }
+        let item = Item { granule, count, restrict: !0 };
+        if closure && offset == 0 {
+            let question = Question::Closure(u32::try_from(bytes).unwrap_or(u32::MAX));
+            state.claimed.dialog.asks.push(Ask { target: self.number, addr, item, bytes, question });
+        } else if self.target.masked {
+            // Whatever it was reached by, all of it is to be followed.
+            let granule = granule - (offset / 8) as u32;
+            let answer = Answer { target: self.number, own: Own::Unrecorded, item: Item::one(granule), bytes };
+            state.claimed.dialog.answers.push(answer);
+        } else if !self.target.untyped && self.target.retype == Retype::No {
+            state.claimed.dialog.answers.push(Answer { target: self.number, own: Own::Unrecorded, item, bytes });
+        }
+    }
+
     /// An object over 512 bytes: its allocation type replaces the edge's.
     fn large(&self, id: SpanId, granule: u32, elem_size: u64, claimed: &mut Claimed) {
         let heap = self.world.heap;
@@ -369,6 +425,11 @@ pub(super) fn fills(target: &Target, count: u32, span_class: u8) -> bool {
 /// Mask bits of an object of at most 512 bytes.
 fn object_bits(world: &World<'_>, id: SpanId, slot: u32, scratch: &mut Scratch) -> u64 {
     let MaskSource::InSpan { bitmap } = world.heap.mask_source(id) else { return 0 };
+    if world.heap.masks_in_nibbles() {
+        let mut mask = Vec::new();
+        world.heap.object_mask(world.image, world.masks, id, slot, &mut mask);
+        return mask.first().copied().unwrap_or(0);
+    }
     let words = world.heap.span(id).elem_size() / 8;
     let first = u64::from(slot) * words;
     let range = AddrRange { start: Addr(bitmap + first / 64 * 8), len: 16 };

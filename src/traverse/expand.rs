@@ -3,8 +3,9 @@
 //! A unit finds its items' spans, loads their bytes and masks at once, and hands them to the program's operations
 //! (`operations.rs`), which append a candidate for each pointer to the worker's segment *for the target's shard*.
 //!
-//! The mask of an object up to 512 bytes is in its span: one or two words, loaded with the object. A larger object was
-//! given its allocation type's own program when it was claimed, so its mask needs no second look.
+//! The mask of an object up to 512 bytes is in its span (or arena): one or two words, loaded with the object. A larger object was
+//! given its allocation type's own program when it was claimed, so its mask needs no second look; where releases do not record that
+//! type, it is scanned word by word (`Run::checked`).
 
 use super::arrange::MAX_RUN;
 use super::frontier::{Frontier, Part, Slice};
@@ -391,6 +392,7 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
         let program = self.program;
         let whole = program.is_masked() || self.storage;
         let first = program.typed_tile(1);
+        let nibbles = self.world.heap.masks_in_nibbles();
         for (i, (item, mask)) in items.iter().zip(masks).enumerate() {
             if unit.get(i).is_empty() {
                 out.incident("walk.object_not_in_core");
@@ -403,7 +405,12 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
                 continue;
             }
             let restrict = *mask;
-            *mask &= bits_at(unit.get(item.bitmap as usize), item.word) & low_bits(item.words);
+            let bitmap = unit.get(item.bitmap as usize);
+            let bits = match nibbles {
+                false => bits_at(bitmap, item.word),
+                true => self.world.heap.mask_window(bitmap, u64::from(item.word)),
+            };
+            *mask &= bits & low_bits(item.words);
             if whole || restrict != !0 || !item.front {
                 continue;
             }

@@ -3,7 +3,7 @@
 //! Library types whose static type hides what they hold are recognised here; see [`super::scan::Programs::compile`].
 
 use super::labels::Labels;
-use super::scan::{Edge, INDEXED, MAX_OPS, Op, ProgramKey, Step, index_steps};
+use super::scan::{Edge, Guard, INDEXED, MAX_OPS, Op, ProgramKey, Step, index_steps};
 use crate::model::types::{Field, Kind, TypeId, TypeTable};
 use rustc_hash::FxHashMap;
 
@@ -23,7 +23,7 @@ pub(super) struct Flatten<'a> {
     pub(super) ops: Vec<Op>,
     pub(super) chain: Vec<Step>,
     pub(super) reps: Vec<(u64, u64)>,
-    pub(super) guarded: bool,
+    pub(super) guard: Option<Guard>,
     /// Values visited, against [`MAX_VALUES`].
     pub(super) values: usize,
 }
@@ -34,7 +34,7 @@ impl Flatten<'_> {
             return;
         }
         let (chain, reps) = (self.chain.clone().into(), self.reps.clone().into());
-        self.ops.push(Op { offset, edge, target, chain, reps, guarded: self.guarded, storage });
+        self.ops.push(Op { offset, edge, target, chain, reps, guard: self.guard, storage });
     }
 
     /// The operations of a value of type `ty` at `offset`.
@@ -72,6 +72,10 @@ impl Flatten<'_> {
                         step.ty = elem;
                     }
                     self.push(offset.saturating_add(field.offset), Edge::Pointer, pointer_target(types, elem), false);
+                    self.chain.pop();
+                } else if let Some(value) = sync_map_entry(types, &t.name, fields) {
+                    self.step(&fields[0].name, value);
+                    self.push(offset.saturating_add(fields[0].offset), Edge::Pointer, ProgramKey::Value(value), false);
                     self.chain.pop();
                 } else if &*t.name == "sync.Pool" {
                     self.sync_pool(fields, offset, depth);
@@ -180,7 +184,7 @@ impl Flatten<'_> {
         (size, t.name.to_string())
     }
 
-    /// `map<K,V>`: only `dirPtr` leads anywhere.
+    /// `map<K,V>`: only `dirPtr` leads anywhere. `hash<K,V>`: two arrays of buckets while it grows, and what `mapextra` keeps alive.
     pub(super) fn map_header(&mut self, ty: TypeId) -> (u64, String) {
         let types = self.types;
         let t = types.get(ty);
@@ -191,7 +195,55 @@ impl Flatten<'_> {
             let edge = Edge::MapDir { delta: distance(dir, len) };
             self.push(dir, edge, ProgramKey::MapDirectory(ty), true);
         }
+        // An array of buckets has spare ones for overflow at its end: every bucket that fits is looked at.
+        for array in ["buckets", "oldbuckets"] {
+            if let Some((at, _)) = types.field_path(header, array) {
+                self.push(at, Edge::Whole, ProgramKey::MapBuckets(ty), true);
+            }
+        }
+        if let Some((at, _)) = types.field_path(header, "extra") {
+            self.push(at, Edge::Pointer, ProgramKey::MapExtra(ty), true);
+        }
         (types.get(header).size, t.name.to_string())
+    }
+
+    /// `mapextra`: overflow buckets without pointers are kept alive by lists here.
+    pub(super) fn map_extra(&mut self, ty: TypeId) -> (u64, String) {
+        let types = self.types;
+        let name = types.get(ty).name.to_string();
+        let Some(extra) = types.find("runtime.mapextra") else { return (0, name) };
+        for list in ["overflow", "oldoverflow"] {
+            if let Some((at, _)) = types.field_path(extra, list) {
+                self.push(at, Edge::Pointer, ProgramKey::MapOverflow(ty), true);
+            }
+        }
+        // Into the array of buckets, which is there already.
+        if let Some((at, _)) = types.field_path(extra, "nextOverflow") {
+            self.push(at, Edge::Pointer, ProgramKey::MapBuckets(ty), true);
+        }
+        (types.get(extra).size, name)
+    }
+
+    /// One bucket: eight bytes of hashes, keys, elements, the next bucket of its chain.
+    pub(super) fn map_buckets(&mut self, ty: TypeId) -> (u64, String) {
+        let types = self.types;
+        let name = types.get(ty).name.to_string();
+        let Kind::Map { key, elem, .. } = types.get(ty).kind else { return (0, name) };
+        let Some(bucket) = map_bucket_type(types, ty) else { return (0, name) };
+        self.guard = Some(Guard::TopHash);
+        // Names as the linker gives them, and as the compiler does in descriptors.
+        for (fields, label, ty) in [(["keys", "keys"], "$mapkey", key), (["values", "elems"], "$mapval", elem)] {
+            let Some(f) = fields.iter().find_map(|field| types.field(bucket, field)) else { continue };
+            let Kind::Array(cell, len) = types.get(f.ty).kind else { continue };
+            self.reps.push((types.get(cell).size, len.min(8)));
+            self.map_cell(label, ty, cell, f.offset);
+            self.reps.pop();
+        }
+        self.guard = None;
+        if let Some(overflow) = types.field(bucket, "overflow") {
+            self.push(overflow.offset, Edge::Pointer, ProgramKey::MapBuckets(ty), true);
+        }
+        (types.get(bucket).size, name)
     }
 
     pub(super) fn map_table(&mut self, ty: TypeId) -> (u64, String) {
@@ -211,13 +263,8 @@ impl Flatten<'_> {
         let types = self.types;
         let name = types.get(ty).name.to_string();
         let Kind::Map { key, elem, .. } = types.get(ty).kind else { return (0, name) };
-        let Some(group) = map_table_type(types, ty)
-            .and_then(|table| types.field_path(table, "groups.data"))
-            .and_then(|(_, data)| pointee(types, data))
-        else {
-            return (0, name);
-        };
-        self.guarded = true;
+        let Some(group) = map_group_type(types, ty) else { return (0, name) };
+        self.guard = Some(Guard::Control);
         if let Some(slots) = types.field(group, "slots") {
             if let Kind::Array(slot, len) = types.get(slots.ty).kind {
                 self.reps.push((types.get(slot).size, len.min(8)));
@@ -237,7 +284,7 @@ impl Flatten<'_> {
                 self.reps.pop();
             }
         }
-        self.guarded = false;
+        self.guard = None;
         (types.get(group).size, name)
     }
 
@@ -271,6 +318,19 @@ fn map_table_type(types: &TypeTable, map: TypeId) -> Option<TypeId> {
     let Kind::Map { header: Some(header), .. } = types.get(map).kind else { return None };
     let (_, dir) = types.field_path(header, "dirPtr")?;
     pointee(types, pointee(types, dir)?)
+}
+
+/// The group of a swiss map, through `table<K,V>.groups`.
+pub(super) fn map_group_type(types: &TypeTable, map: TypeId) -> Option<TypeId> {
+    let (_, data) = types.field_path(map_table_type(types, map)?, "groups.data")?;
+    pointee(types, data)
+}
+
+/// `bucket<K,V>`, through `hash<K,V>.buckets`.
+pub(super) fn map_bucket_type(types: &TypeTable, map: TypeId) -> Option<TypeId> {
+    let Kind::Map { header: Some(header), .. } = types.get(map).kind else { return None };
+    let (_, buckets) = types.field_path(header, "buckets")?;
+    pointee(types, buckets)
 }
 
 /// What a pointer to `elem` leads to.
@@ -315,11 +375,20 @@ fn atomic_pointer<'t>(types: &TypeTable, name: &str, fields: &'t [Field]) -> Opt
         return None;
     }
     let word = fields.iter().find(|f| matches!(types.get(f.ty).kind, Kind::UnsafePointer))?;
-    let elem = fields.iter().find_map(|f| match types.get(f.ty).kind {
+    let by_field = fields.iter().find_map(|f| match types.get(f.ty).kind {
         Kind::Array(ptr, 0) => pointee(types, ptr),
         _ => None,
-    })?;
-    Some((word, elem))
+    });
+    // Before Go 1.20 only the name tells.
+    let by_name = || types.find(name.split_once('[')?.1.strip_suffix(']')?);
+    Some((word, by_field.or_else(by_name)?))
+}
+
+/// `sync.entry` of the classic `sync.Map`: its one field is an `unsafe.Pointer` to an `interface{}` up to Go 1.19. Returns that type.
+fn sync_map_entry(types: &TypeTable, name: &str, fields: &[Field]) -> Option<TypeId> {
+    let [Field { ty, .. }] = fields else { return None };
+    let untyped = name == "sync.entry" && matches!(types.get(*ty).kind, Kind::UnsafePointer);
+    untyped.then(|| types.find("interface {}")).flatten()
 }
 
 /// How the `ptr` of a `reflect.Value` leads on.

@@ -303,26 +303,60 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
             let Some(path) = path else { continue };
             let typed = root.ty.filter(|&ty| self.resolver.types.get(ty).size.div_ceil(8) <= u64::from(root.nwords));
             let (key, count) = match typed {
-                // A map that did not escape: its header lies on the stack, under the map's own name.
-                Some(ty) if self.is_map_header(ty, root.nwords) => (ProgramKey::MapHeader(ty), 1),
-                Some(ty) if self.resolver.programs.typed() => (ProgramKey::Value(ty), 1),
+                // A map that did not escape: its header lies on the stack, and maybe its first slots, under the map's own name.
+                Some(ty) if self.resolver.programs.typed() => {
+                    (self.map_storage(ty, root.nwords).unwrap_or(ProgramKey::Value(ty)), 1)
+                }
                 _ => (ProgramKey::Raw, root.nwords),
             };
             let program = self.resolver.compile(key);
             let group = first.group(path, program, false);
             self.add(&mut first, POOL, group, &[Item { granule, count, restrict: !0 }]);
+            if key != ProgramKey::Raw {
+                self.beyond_type(&mut first, roots, root, path, program);
+            }
         }
         self.levels(first, stratum != Stratum::Package);
     }
 
-    /// Whether a value of `nwords` words, said to be of map type `ty` (one word), is the map's header itself.
-    fn is_map_header(&self, ty: TypeId, nwords: u32) -> bool {
-        match self.resolver.types.get(ty).kind {
-            Kind::Map { header: Some(header), .. } if nwords > 1 && self.resolver.programs.typed() => {
-                self.resolver.types.get(header).size.div_ceil(8) <= u64::from(nwords)
-            }
-            _ => false,
+    /// Pointers of a root that its type does not explain (a map's header of an unknown form): followed all the same.
+    fn beyond_type(&mut self, first: &mut Next, roots: &Roots, root: &Root, path: PathId, typed: ProgramId) {
+        let program = self.resolver.programs.get(typed);
+        let beyond: Vec<u64> = (0..root.nwords)
+            .filter(|&i| roots.is_pointer(root, i) && !program.explains(u64::from(i)))
+            .map(|i| root.first_word + u64::from(i))
+            .collect();
+        if beyond.is_empty() {
+            return;
         }
+        let program = self.resolver.compile(ProgramKey::Raw);
+        let group = first.group(path, program, false);
+        for word in beyond {
+            // The whole root fits: its first word was converted, and pools are shorter than that.
+            let Ok(granule) = u32::try_from(word) else { continue };
+            self.add(first, POOL, group, &[Item { granule, count: 1, restrict: !0 }]);
+        }
+    }
+
+    /// What a value of `nwords` words is that is said to be of map type `ty` (one word): the map's first group or bucket, or its header.
+    fn map_storage(&self, ty: TypeId, nwords: u32) -> Option<ProgramKey> {
+        let types = &self.resolver.types;
+        let Kind::Map { header: Some(header), .. } = types.get(ty).kind else { return None };
+        if nwords <= 1 || !self.resolver.programs.typed() {
+            return None;
+        }
+        let words = |ty: TypeId| types.get(ty).size.div_ceil(8);
+        let exact = |ty: TypeId| words(ty) == u64::from(nwords);
+        if exact(header) {
+            return Some(ProgramKey::MapHeader(ty));
+        }
+        if flatten::map_group_type(types, ty).is_some_and(exact) {
+            return Some(ProgramKey::MapGroups(ty));
+        }
+        if flatten::map_bucket_type(types, ty).is_some_and(exact) {
+            return Some(ProgramKey::MapBuckets(ty));
+        }
+        (words(header) <= u64::from(nwords)).then_some(ProgramKey::MapHeader(ty))
     }
 
     /// Data and bss words that neither a variable nor a typed pointer into them has claimed. Roots of that stratum with a type
@@ -397,7 +431,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
     /// The masked walk's start: open words of partial objects, and loose words.
     fn leftover(&mut self, first: &mut Next) {
         let program = self.resolver.compile(ProgramKey::Masked);
-        let mut open: Vec<(u32, u16, Item)> = Vec::new();
+        let mut open: Vec<(u32, bool, u16, Item)> = Vec::new();
         for (shard, geometry) in self.world.heap.shards().iter().enumerate() {
             let base = geometry.base;
             for (ordinal, Open { words, path }) in get_mut(&mut self.shards[shard]).take_open() {
@@ -406,14 +440,17 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
                 }
                 let Some((id, slot)) = self.world.heap.locate(shard as u16, ordinal) else { continue };
                 let granule = ((self.world.heap.slot_addr(id, slot) - base) / 8) as u32;
-                open.push((path, shard as u16, Item { granule, count: 1, restrict: words }));
+                // All of a large one: its mask is not one word, and is read where the program is checked.
+                let large = self.world.heap.span(id).elem_size() > 512;
+                let restrict = if large { !0 } else { words };
+                open.push((path, large, shard as u16, Item { granule, count: 1, restrict }));
             }
         }
         open.sort_unstable();
-        for run in open.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-            let items: Vec<_> = run.iter().map(|o| o.2).collect();
-            let group = first.group(PathId(run[0].0), program, false);
-            self.add(first, run[0].1, group, &items);
+        for run in open.chunk_by(|a, b| (a.0, a.1, a.2) == (b.0, b.1, b.2)) {
+            let items: Vec<_> = run.iter().map(|o| o.3).collect();
+            let group = first.group(PathId(run[0].0), program, run[0].1);
+            self.add(first, run[0].2, group, &items);
         }
         let mut loose = std::mem::take(&mut self.loose);
         loose.sort_unstable();

@@ -6,7 +6,7 @@
 use super::expand::{Dynamic, LateOpen, Located, Loose};
 use super::items::TAIL;
 use super::observe::Holder;
-use super::scan::{Edge, FLAG_INDIR, INDEXED, INDIRECT, Op, Program, ProgramKey, for_each_rep};
+use super::scan::{Edge, FLAG_INDIR, Guard, INDEXED, INDIRECT, Op, Program, ProgramKey, for_each_rep};
 use super::world::World;
 use crate::image::UnitBytes;
 
@@ -74,6 +74,14 @@ pub(super) fn word_at(bytes: &[u8], offset: u64) -> Option<u64> {
 #[inline]
 pub(super) fn low_bits(n: u32) -> u64 {
     if n >= 64 { !0 } else { (1 << n) - 1 }
+}
+
+/// `minTopHash`: smaller bytes are marks of cells that are empty or were evacuated.
+const MIN_TOP_HASH: u8 = 5;
+
+/// A byte for each of a bucket's `tophash` bytes: its top bit says that there is nothing in the cell.
+fn not_full(tophash: u64) -> u64 {
+    u64::from_le_bytes(tophash.to_le_bytes().map(|byte| if byte < MIN_TOP_HASH { 0x80 } else { 0 }))
 }
 
 /// Whether the word at `at` is in a mask of one word; all ones stand for any length.
@@ -215,13 +223,17 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
             }
             return;
         }
-        // The eight control bytes lead a map group; a slot is full if its byte's top bit is clear.
-        let control = if op.guarded { word_at(bytes, start).unwrap_or(!0) } else { 0 };
+        // The eight bytes of a map group or bucket, with a top bit that says that the slot is not full.
+        let control = match op.guard {
+            None => 0,
+            Some(Guard::Control) => word_at(bytes, start).unwrap_or(!0),
+            Some(Guard::TopHash) => not_full(word_at(bytes, start).unwrap_or(0)),
+        };
         for_each_rep(&op.reps, op.offset, &mut |offset, slot| {
             let Some(at) = start.checked_add(offset) else { return false };
             let Some(word) = word_at(bytes, at) else { return false };
             if word != 0 && in_mask(at) {
-                if op.guarded && control >> ((slot & 7) * 8 + 7) & 1 != 0 {
+                if op.guard.is_some() && control >> ((slot & 7) * 8 + 7) & 1 != 0 {
                     out.loose(Loose { group: self.group, at: value.wrapping_add(at), value: word, later: false });
                 } else {
                     self.edge(op, key, Word { bytes, at, word, holder }, dynamic, out);
@@ -250,6 +262,7 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
                 let count = near(i64::from(delta)).saturating_add(u64::from(minus_one));
                 out.push(world, (key, self.unit), word, Some(count), owner);
             }
+            Edge::Whole => out.push(world, (key, self.unit), word, Some(u64::MAX), owner),
             Edge::MapDir { delta } => match near(i64::from(delta)) {
                 0 => out.push(world, (key | 1, self.unit), word, Some(1), owner),
                 len => out.push(world, (key, self.unit), word, Some(len), owner),

@@ -38,14 +38,22 @@ pub enum ProgramKey {
     Closure(u32),
     /// The header of a channel of this type (a `Kind::Chan`).
     Chan(TypeId),
-    /// Header, directory, table and run of groups of a swiss map of this type (a `Kind::Map`).
+    /// Header of a map of this type (a `Kind::Map`), swiss or classic.
     MapHeader(TypeId),
-    /// See [`ProgramKey::MapHeader`].
+    /// Directory of a swiss map.
     MapDirectory(TypeId),
-    /// See [`ProgramKey::MapHeader`].
+    /// Table of a swiss map.
     MapTable(TypeId),
-    /// See [`ProgramKey::MapHeader`].
+    /// Run of groups of a swiss map.
     MapGroups(TypeId),
+    /// Run of buckets of a classic map.
+    MapBuckets(TypeId),
+    /// `mapextra` of a classic map.
+    MapExtra(TypeId),
+    /// A slice of pointers to overflow buckets, and the run of pointers behind it.
+    MapOverflow(TypeId),
+    /// See [`ProgramKey::MapOverflow`].
+    MapOverflowList(TypeId),
     /// A `node` of a hash trie (static type): entry or inner node, told apart by its first byte.
     TrieNode(TypeId),
     /// Known to hold no pointers, as bytes of a string.
@@ -84,6 +92,8 @@ pub enum Edge {
         /// The word holds the count minus one.
         minus_one: bool,
     },
+    /// To as many elements as fit the object.
+    Whole,
     /// `dirPtr` of a map header: one group if the directory length (at this distance) is 0, else the directory.
     MapDir {
         /// Byte distance to the directory length.
@@ -109,6 +119,15 @@ pub(super) const FLAG_INDIR: u64 = 1 << 7;
 /// Added to the dynamic type number of an [`Edge::Reflected`] that leads to the value. Descriptors take less than 16 GiB.
 pub(super) const INDIRECT: u32 = 1 << 31;
 
+/// How eight bytes before the slots of a map say which slots are full.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Guard {
+    /// The top bit of a group's control byte is clear.
+    Control,
+    /// The `tophash` byte of a bucket is at least `minTopHash`: it is neither empty nor evacuated.
+    TopHash,
+}
+
 /// One operation. See the module text.
 #[derive(Clone, Debug)]
 pub struct Op {
@@ -122,8 +141,8 @@ pub struct Op {
     pub chain: Box<[Step]>,
     /// Repetitions, outermost first: (stride in bytes, count).
     pub reps: Box<[(u64, u64)]>,
-    /// The first repetition counts the slots of a map group, and is taken only where the slot's control byte says full.
-    pub guarded: bool,
+    /// The first repetition counts the slots of a map group or bucket, and is taken only where the slot's own byte says full.
+    pub guard: Option<Guard>,
     /// The target belongs to the value itself (a map's or channel's storage): claimed within the level, on the same path.
     pub storage: bool,
 }
@@ -286,7 +305,7 @@ impl Programs {
             ops: Vec::new(),
             chain: Vec::new(),
             reps: Vec::new(),
-            guarded: false,
+            guard: None,
             values: 0,
         };
         let (size, name): (u64, String) = match key {
@@ -314,6 +333,16 @@ impl Programs {
             }
             ProgramKey::MapTable(ty) => flat.map_table(ty),
             ProgramKey::MapGroups(ty) => flat.map_groups(ty),
+            ProgramKey::MapBuckets(ty) => flat.map_buckets(ty),
+            ProgramKey::MapExtra(ty) => flat.map_extra(ty),
+            ProgramKey::MapOverflow(ty) => {
+                flat.push(0, Edge::Slice, ProgramKey::MapOverflowList(ty), true);
+                (24, types.get(ty).name.to_string())
+            }
+            ProgramKey::MapOverflowList(ty) => {
+                flat.push(0, Edge::Pointer, ProgramKey::MapBuckets(ty), true);
+                (8, types.get(ty).name.to_string())
+            }
             ProgramKey::Funcval => (8, "func".into()),
             ProgramKey::Bytes => (1, "string".into()),
             ProgramKey::Untyped | ProgramKey::Masked | ProgramKey::Raw => (0, "(untyped)".into()),
@@ -359,6 +388,13 @@ pub(super) fn index_steps(types: &TypeTable, labels: &mut Labels, elem: TypeId) 
         (0..INDEXED).map(|i| Step { label: labels.intern(&format!("[{i}]. ({name})")), ty: elem }).collect();
     steps.push(Step { label: labels.intern(&format!("[{INDEXED}+]. ({name})")), ty: elem });
     steps
+}
+
+impl Program {
+    /// Whether the type has an edge from word `i` of the first element; words that are too far out for the table count as explained.
+    pub(super) fn explains(&self, i: u64) -> bool {
+        i >= MAX_TYPED_WORDS || self.typed.get((i / 64) as usize).is_some_and(|bits| bits >> (i % 64) & 1 != 0)
+    }
 }
 
 /// Bit per word of an element of `size` bytes that some operation reads as its pointer.

@@ -13,7 +13,7 @@ const KEPT: usize = 1 << 10;
 /// Mask words of a partial object that no claimant explained yet.
 #[derive(Copy, Clone, Debug)]
 pub struct Open {
-    /// Bit per word of the slot.
+    /// Bit per word of the slot; for an object over 512 bytes whose type nothing records, how often it may be scanned again.
     pub words: u64,
     /// Path on which the object is counted; `u32::MAX` until the wave's paths are numbered.
     pub path: u32,
@@ -106,6 +106,8 @@ pub struct ClaimPart {
 pub enum Own {
     /// It says nothing: the edge's target holds.
     Nothing,
+    /// Nothing says the type of an object this large (up to Go 1.21): the edge's target holds, as far as the mask agrees.
+    Unrecorded,
     /// Dynamic type number of its allocation type.
     Header(u32),
     /// Code pointer of a closure, and the bytes that its slot has for it.

@@ -335,6 +335,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
         let target = targets.target(number);
         let (program, path, checked) = match own {
             Own::Nothing => (target.program, path, false),
+            Own::Unrecorded => (target.program, path, true),
             Own::Header(number) => {
                 let (program, checked) = self.resolver.header(self.world, number, target.program);
                 (program, path, checked)

@@ -1,3 +1,3 @@
 module goref.test/fixtures
 
-go 1.24
+go 1.19

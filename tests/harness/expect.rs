@@ -12,10 +12,12 @@
 //! * `within`: the sum over all stacks in which this frame occurs.
 //!
 //! `count` and `bytes` must be met exactly (a path that is not there has 0 of both); `min_count` and `min_bytes` are lower
-//! bounds, for what the hash seed or the release decides. Sizes are size-class sizes.
+//! bounds, for what the hash seed or the release decides. Sizes are size-class sizes. In a file that begins with `//go:build go1.24`
+//! (or `!go1.24`) everything is since (or until before) that release.
 //!
 //! `mode="default"` or `mode="noopt"` restricts a statement to one build mode, `since="1.25"` and `until="1.25"` (inclusive) to
-//! releases, `without="noswissmap,race"` to builds without these experiments and build modes. In the text `$P` is the package's path (`goref.test/fixtures/<folder>`), `$NAME` of a `goref:define` in the same
+//! releases, `without="noswissmap,race"` to builds without these experiments and build modes, `with=".."` to builds with one of them.
+//! In the text `$P` is the package's path (`goref.test/fixtures/<folder>`), `$NAME` of a `goref:define` in the same
 //! file its text, and `[[a|b]]` makes one statement for each alternative.
 
 use super::pprof::Profile;
@@ -32,6 +34,7 @@ pub struct Expectation {
     pub count: Bound,
     pub bytes: Bound,
     mode: Option<String>,
+    with: Vec<String>,
     without: Vec<String>,
     since: u32,
     until: u32,
@@ -67,7 +70,8 @@ impl Expectation {
         let recipe = recipe.into();
         (self.since..=self.until).contains(&minor(version))
             && self.mode.as_deref().is_none_or(|m| m == recipe.mode.compiled())
-            && !self.without.iter().any(|w| w == recipe.experiment || w == recipe.mode.name())
+            && !self.without.iter().any(|w| recipe.is(w))
+            && (self.with.is_empty() || self.with.iter().any(|w| recipe.is(w)))
     }
 
     /// The frame that a stack has in common with the statement, to show what is there instead.
@@ -122,6 +126,22 @@ pub fn read_main(file: &Path) -> Vec<Expectation> {
 }
 
 fn read_file(text: &str, name: &str, package: &str, all: &mut Vec<Expectation>) {
+    let first = all.len();
+    read_lines(text, name, package, all);
+    let Some(constraint) = text.lines().next().and_then(|line| line.strip_prefix("//go:build ")) else { return };
+    for expectation in &mut all[first..] {
+        match constraint.strip_prefix("!go") {
+            Some(release) => expectation.until = expectation.until.min(minor(release) - 1),
+            None => {
+                let release =
+                    constraint.strip_prefix("go").unwrap_or_else(|| panic!("{name}: not a release: {constraint}"));
+                expectation.since = expectation.since.max(minor(release));
+            }
+        }
+    }
+}
+
+fn read_lines(text: &str, name: &str, package: &str, all: &mut Vec<Expectation>) {
     let mut defined: Vec<(String, String)> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let at = format!("{name}:{}", number + 1);
@@ -169,8 +189,9 @@ fn attributes(mut text: &str, at: &str) -> Vec<(String, String)> {
 
 fn parse(text: &str, at: &str) -> Expectation {
     let (mut scope, mut count, mut bytes) = (None, Bound::Any, Bound::Any);
-    let (mut mode, mut without, mut since, mut until) = (None, Vec::new(), 0, u32::MAX);
+    let (mut mode, mut with, mut without, mut since, mut until) = (None, Vec::new(), Vec::new(), 0, u32::MAX);
     let number = |value: &str| value.parse().unwrap_or_else(|e| panic!("{at}: {value:?}: {e}"));
+    let list = |value: &str| value.split(',').map(str::to_owned).collect();
     let path = |value: &str| value.split(" -> ").map(str::to_owned).collect();
     for (key, value) in attributes(text, at) {
         match key.as_str() {
@@ -185,7 +206,8 @@ fn parse(text: &str, at: &str) -> Expectation {
                 assert!(["default", "noopt"].contains(&value.as_str()), "{at}: no such mode: {value}");
                 mode = Some(value);
             }
-            "without" => without = value.split(',').map(str::to_owned).collect(),
+            "with" => with = list(&value),
+            "without" => without = list(&value),
             "since" => since = minor(&value),
             "until" => until = minor(&value),
             other => panic!("{at}: no such attribute: {other}"),
@@ -193,7 +215,7 @@ fn parse(text: &str, at: &str) -> Expectation {
     }
     let scope = scope.unwrap_or_else(|| panic!("{at}: no path, prefix or within"));
     assert!(!matches!((count, bytes), (Bound::Any, Bound::Any)), "{at}: states nothing");
-    Expectation { at: at.to_owned(), scope, count, bytes, mode, without, since, until }
+    Expectation { at: at.to_owned(), scope, count, bytes, mode, with, without, since, until }
 }
 
 #[test]
@@ -203,6 +225,13 @@ fn grammar() {
     let text = "//goref:define H=\"[[$P.A|$P.B -> x. (*$P.T)]]\"\n\t//goref:expect path=\"$H -> y. (string)\" since=\"1.25\" mode=\"noopt\" without=\"race,greenteagc\" count=2 min_bytes=3\n";
     read_file(text, "f.go", "p/q", &mut all);
     assert_eq!(all.len(), 2);
+    let mut tagged = Vec::new();
+    read_file("//go:build !go1.25\n\n//goref:expect path=\"$P.X\" count=1\n", "g.go", "p/q", &mut tagged);
+    let last = tagged.pop().expect("one more");
+    assert!(last.applies("1.24.11", Mode::Default) && !last.applies("1.25.5", Mode::Default));
+    read_file("//go:build go1.25\n\n//goref:expect path=\"$P.X\" count=1\n", "g.go", "p/q", &mut tagged);
+    let last = tagged.pop().expect("one more");
+    assert!(!last.applies("1.24.11", Mode::Default) && last.applies("1.25.5", Mode::Default));
     let Scope::Path(path) = &all[1].scope else { panic!("{all:?}") };
     assert_eq!(path[..], ["p/q.B".to_owned(), "x. (*p/q.T)".to_owned(), "y. (string)".to_owned()]);
     assert_eq!(all[1].at, "f.go:2");

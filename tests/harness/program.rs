@@ -4,6 +4,7 @@ use super::toolchain::Toolchain;
 use super::{cache, root};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 /// Build mode.
@@ -31,6 +32,12 @@ pub enum Mode {
     Stripped,
     /// The same, position-independent.
     StrippedPie,
+    /// With a plugin, `ext.so`, beside it.
+    Plugin,
+    /// A C program that loads Go as a shared library, `libgo.so`.
+    CShared,
+    /// A C program that contains Go.
+    CArchive,
 }
 
 impl Mode {
@@ -48,6 +55,9 @@ impl Mode {
             Self::NoDwarf => "nodwarf",
             Self::Stripped => "stripped",
             Self::StrippedPie => "strippedpie",
+            Self::Plugin => "plugin",
+            Self::CShared => "cshared",
+            Self::CArchive => "carchive",
         }
     }
 
@@ -61,7 +71,7 @@ impl Mode {
 
     fn flags(self) -> &'static [&'static str] {
         match self {
-            Self::Default | Self::Cgo => &["-trimpath"],
+            Self::Default | Self::Cgo | Self::Plugin => &["-trimpath"],
             Self::NoOpt => &["-trimpath", "-gcflags=all=-N -l"],
             Self::Pie => &["-trimpath", "-buildmode=pie"],
             Self::PlainDwarf => &["-trimpath", "-ldflags=-compressdwarf=false"],
@@ -71,12 +81,14 @@ impl Mode {
             Self::NoDwarf => &["-trimpath", "-ldflags=-w"],
             Self::Stripped => &["-trimpath", "-ldflags=-s -w"],
             Self::StrippedPie => &["-trimpath", "-ldflags=-s -w", "-buildmode=pie"],
+            Self::CShared => &["-trimpath", "-buildmode=c-shared"],
+            Self::CArchive => &["-trimpath", "-buildmode=c-archive"],
         }
     }
 
     /// Whether it takes a C compiler.
     pub fn needs_cgo(self) -> bool {
-        matches!(self, Self::Cgo | Self::External | Self::Race)
+        matches!(self, Self::Cgo | Self::External | Self::Race | Self::Plugin | Self::CShared | Self::CArchive)
     }
 }
 
@@ -107,6 +119,11 @@ impl Recipe {
         let dash = if self.experiment.is_empty() { "" } else { "-" };
         let machine = if self.machine == Machine::Arm64 { "-arm64" } else { "" };
         format!("{}{dash}{}{machine}", self.mode.name(), self.experiment)
+    }
+
+    /// Whether `name` is the name of its mode or its experiment.
+    pub fn is(self, name: &str) -> bool {
+        name == self.mode.name() || name == self.experiment
     }
 }
 
@@ -142,20 +159,46 @@ impl Program {
         let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
         if !exe.exists() {
             fs::create_dir_all(&dir).unwrap();
-            let mut go = toolchain.go();
-            go.args(["build", "-buildvcs=false"]).args(recipe.mode.flags());
-            if recipe.mode.needs_cgo() {
-                go.env("CGO_ENABLED", "1");
-            }
-            if !recipe.experiment.is_empty() {
-                go.env("GOEXPERIMENT", recipe.experiment);
-            }
-            if recipe.machine == Machine::Arm64 {
-                go.env("GOARCH", "arm64").env("CC", CROSS_COMPILER);
-            }
             let partial = dir.join(format!("exe.{}", std::process::id()));
-            let output = go.arg("-o").arg(&partial).arg(".").current_dir(root().join(source)).output().expect("run go");
-            assert!(output.status.success(), "go build {source}: {}", String::from_utf8_lossy(&output.stderr));
+            let run = |command: &mut Command| {
+                let output = command.current_dir(root().join(source)).output().expect("run it");
+                assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+            };
+            let go = |flags: &[&str], to: &Path, package: &str| {
+                let mut go = toolchain.go();
+                go.args(["build", "-buildvcs=false"]).args(recipe.mode.flags()).args(flags);
+                if recipe.mode.needs_cgo() {
+                    go.env("CGO_ENABLED", "1");
+                }
+                if !recipe.experiment.is_empty() {
+                    go.env("GOEXPERIMENT", recipe.experiment);
+                }
+                if recipe.machine == Machine::Arm64 {
+                    go.env("GOARCH", "arm64").env("CC", CROSS_COMPILER);
+                }
+                run(go.arg("-o").arg(to).arg(package));
+            };
+            // The header that cgo writes for C lies beside the library.
+            let host = || {
+                let mut gcc = Command::new("gcc");
+                gcc.arg("-I").arg(&dir).arg("-o").arg(&partial).arg("host/host.c");
+                gcc
+            };
+            match recipe.mode {
+                Mode::CShared => {
+                    go(&[], &dir.join("libgo.so"), ".");
+                    run(host().arg("-L").arg(&dir).args(["-lgo", "-Wl,-rpath,$ORIGIN"]));
+                }
+                Mode::CArchive => {
+                    go(&[], &dir.join("libgo.a"), ".");
+                    run(host().arg(dir.join("libgo.a")).args(["-lpthread", "-lresolv"]));
+                }
+                Mode::Plugin => {
+                    go(&["-buildmode=plugin"], &dir.join("ext.so"), "./ext");
+                    go(&[], &partial, ".");
+                }
+                _ => go(&[], &partial, "."),
+            }
             fs::rename(partial, &exe).unwrap();
         }
         Self { exe, dir }
@@ -195,7 +238,7 @@ pub fn sources(dir: &Path) -> Vec<PathBuf> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|x| x == "go" || x == "mod") {
+            } else if path.extension().is_some_and(|x| x == "go" || x == "mod" || x == "c") {
                 files.push(path);
             }
         }

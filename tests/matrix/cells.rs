@@ -75,6 +75,9 @@ impl Row {
             Mode::NoDwarf => parts.push("`-ldflags=-w`".to_owned()),
             Mode::Stripped => parts.push("`-ldflags='-s -w'`".to_owned()),
             Mode::StrippedPie => parts.push("`-ldflags='-s -w' -buildmode=pie`".to_owned()),
+            Mode::Plugin => parts.push("`-buildmode=plugin`, loaded".to_owned()),
+            Mode::CShared => parts.push("`-buildmode=c-shared`, in a C program".to_owned()),
+            Mode::CArchive => parts.push("`-buildmode=c-archive`, in a C program".to_owned()),
         }
         format!("{}, {}", parts.join(" "), self.core.name())
     }
@@ -83,6 +86,8 @@ impl Row {
     pub fn program(&self) -> &'static str {
         match self.recipe.mode {
             Mode::Cgo => "testdata/programs/cmd/cgo",
+            Mode::Plugin => "testdata/programs/cmd/plugin",
+            Mode::CShared | Mode::CArchive => "testdata/programs/cmd/hosted",
             _ => FIXTURES,
         }
     }
@@ -99,7 +104,7 @@ impl Row {
 }
 
 /// Builds: mode, since, until, and where they are always run. The first two are the fixtures' own (`fixtures.rs`).
-const BUILDS: [(Mode, u32, u32, &[u32]); 11] = [
+const BUILDS: [(Mode, u32, u32, &[u32]); 14] = [
     (Mode::Default, 0, u32::MAX, &[]),
     (Mode::NoOpt, 0, u32::MAX, &[]),
     (Mode::Untrimmed, 0, u32::MAX, &[]),
@@ -111,6 +116,9 @@ const BUILDS: [(Mode, u32, u32, &[u32]); 11] = [
     (Mode::NoDwarf, 0, u32::MAX, &[25, 27]),
     (Mode::Stripped, 0, u32::MAX, &[24, 26]),
     (Mode::StrippedPie, 0, u32::MAX, &[27]),
+    (Mode::Plugin, 0, u32::MAX, &[26]),
+    (Mode::CShared, 0, u32::MAX, &[24]),
+    (Mode::CArchive, 0, u32::MAX, &[]),
 ];
 
 /// What has names depends on the builds without debug information (`stripped.rs` states some of them).

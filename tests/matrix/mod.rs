@@ -13,6 +13,7 @@ mod table;
 
 use crate::fixtures::{MODULE, unmet};
 use crate::harness::corefile::{CoreFile, core_of};
+use crate::harness::program::sources;
 use crate::harness::toolchain::selected;
 use crate::harness::{Outcome, Skip, emulated, expect, required, root, tool};
 use cells::{Claim, CoreKind, FIXTURES, RELEASES, Row};
@@ -95,7 +96,11 @@ fn check(row: &Row, version: &str) -> Outcome<Vec<String>> {
         let source = root().join(row.program());
         let expectations = match row.program() {
             FIXTURES => expect::read_all(&source, MODULE),
-            _ => expect::read_main(&source.join("main.go")),
+            _ => sources(&source)
+                .iter()
+                .filter(|f| f.parent() == Some(&source))
+                .flat_map(|f| expect::read_main(f))
+                .collect(),
         };
         wrong.extend(unmet(&expectations, version, row.recipe, &profile));
     }

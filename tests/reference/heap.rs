@@ -83,9 +83,19 @@ impl Memory<'_> {
         match self.heap.mask_source(SpanId(object.span)) {
             MaskSource::Noscan | MaskSource::Large { rtype: 0 } => Vec::new(),
             MaskSource::InSpan { bitmap } => {
+                let per_byte = if self.heap.masks_in_nibbles() { 4 } else { 8 };
                 let is_pointer = |at: &u64| {
                     let bit = (at - self.heap.spans()[object.span as usize].start) / 8;
-                    self.image.read_u8(Addr(bitmap + bit / 8)).unwrap_or(0) >> (bit % 8) & 1 != 0
+                    self.image.read_u8(Addr(bitmap + bit / per_byte)).unwrap_or(0) >> (bit % per_byte) & 1 != 0
+                };
+                (low..high).step_by(8).filter(is_pointer).collect()
+            }
+            MaskSource::Arena => {
+                let mut mask = Vec::new();
+                self.heap.object_mask(self.image, self.masks, SpanId(object.span), object.slot, &mut mask);
+                let is_pointer = |at: &u64| {
+                    let word = (at - object.addr) / 8;
+                    mask[(word / 64) as usize] >> (word % 64) & 1 != 0
                 };
                 (low..high).step_by(8).filter(is_pointer).collect()
             }

@@ -7,7 +7,7 @@ use super::paths::{Paths, SUB_OBJECTS};
 use super::values::{INDEXED, Leads, Reader, Step, What, Word, closure, holds, index_step, size_of};
 use goref_fast::model::heap::{MaskSource, SpanId};
 use goref_fast::model::types::{Kind, TypeId};
-use goref_fast::roots::{Segment, Stratum};
+use goref_fast::roots::{Root, Segment, Stratum};
 use goref_fast::traverse::library;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
@@ -138,9 +138,9 @@ pub fn walk(dump: &mut Dump<'_, '_>, max_depth: u32, fold: bool) -> Found {
 impl Walker<'_, '_, '_> {
     fn stratum(&mut self, stratum: Stratum) {
         let mut first = Level::default();
-        let roots = &self.dump.roots;
-        for root in roots.roots.iter().filter(|r| r.stratum == stratum) {
-            let frames = roots.labels.frames(root.label);
+        let roots: Vec<Root> = self.dump.roots.roots.iter().filter(|r| r.stratum == stratum).copied().collect();
+        for root in &roots {
+            let frames = self.dump.roots.labels.frames(root.label);
             let mut path = None;
             for (i, frame) in frames.iter().enumerate() {
                 let step = ((*frame).to_owned(), root.ty.filter(|_| i + 1 == frames.len()));
@@ -155,8 +155,20 @@ impl Walker<'_, '_, '_> {
                 Some(ty) => (What::Value(ty), 1),
                 None => (What::Raw, u64::from(root.nwords)),
             };
-            let group = Group { path: path.expect("a root has a name"), what, checked: false };
+            let path = path.expect("a root has a name");
+            let group = Group { path, what: what.clone(), checked: false };
             first.push(group, Item { pooled: true, at: root.first_word, count, only: !0, tail: false });
+            if what == What::Raw {
+                continue;
+            }
+            // What the collector scans and the type does not have is followed without a name.
+            let by_type: HashSet<u64> = self.shape(&what).iter().map(|w| root.first_word + w.offset / 8).collect();
+            for at in root.first_word..root.first_word + u64::from(root.nwords) {
+                if self.pool[at as usize].1 && !by_type.contains(&at) {
+                    let group = Group { path, what: What::Raw, checked: false };
+                    first.push(group, Item { pooled: true, at, count: 1, only: !0, tail: false });
+                }
+            }
         }
         self.levels(first, stratum != Stratum::Package);
     }
@@ -509,6 +521,7 @@ impl Walker<'_, '_, '_> {
         let source = memory.heap.mask_source(SpanId(object.span));
         let item = match source {
             MaskSource::Noscan => return nothing,
+            MaskSource::Arena => unimplemented!("typed walks of releases before Go 1.22 are held against masks only"),
             MaskSource::InSpan { .. } => match edge.to {
                 What::Func => (Own::Closure(memory.word(edge.addr), size), item),
                 What::TrieNode(_) => (Own::Trie(if memory.word(edge.addr) & 0xff != 0 { 1 } else { 2 }), item),
@@ -602,7 +615,12 @@ impl Walker<'_, '_, '_> {
                     // The descriptor of a map's memory says less than the map's own type.
                     What::MapGroups(_) => t.name.contains("map.group["),
                     What::MapDirectory(_) => matches!(t.kind, Kind::Pointer(_)),
-                    What::Elements(elem) => *elem == ty || self.dump.types.get(*elem).name == t.name,
+                    What::Elements(elem) if *elem == ty || self.dump.types.get(*elem).name == t.name => true,
+                    // A shape stands for the types that it was compiled for.
+                    What::Elements(known) | What::Value(known) => {
+                        let known = self.dump.types.get(*known);
+                        known.size == t.size && t.name.contains("go.shape.") && !known.name.contains("go.shape.")
+                    }
                     _ => false,
                 };
                 let what = if keep { edge.to.clone() } else { What::Value(ty) };

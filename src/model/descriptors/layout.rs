@@ -74,14 +74,16 @@ pub(super) struct Layout {
     pub(super) interface_methods: u64,
     pub(super) map_key: u64,
     pub(super) map_elem: u64,
-    /// Only swiss maps.
-    pub(super) map_group: Option<u64>,
+    /// The group of a swiss map, the bucket of a classic one.
+    pub(super) map_group: u64,
     /// Slice header.
     struct_fields: u64,
     /// In `abi.StructField`.
     field_name: u64,
     field_type: u64,
     field_offset: u64,
+    /// Go 1.17 and 1.18 keep a flag below the offset.
+    field_offset_shift: u32,
     field_size: u64,
     /// Where `abi.UncommonType` starts, by kind: after the kind's own struct.
     uncommon_at: [u64; 32],
@@ -93,20 +95,25 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn find(types: &TypeTable, constants: &FxHashMap<String, i64>) -> Result<Self> {
-        let field = |ty: &str, path: &str| {
-            let name = format!("internal/abi.{ty}");
-            let id = types.find(&name).ok_or_else(|| missing(&name))?;
-            types.field_path(id, path).map(|(offset, _)| offset).ok_or_else(|| missing(&format!("{name}.{path}")))
+        // Up to Go 1.20 the runtime has types of its own, `runtime.ptrtype` for `abi.PtrType`, with fields in lower case.
+        let find = |ty: &str| {
+            let old = if ty == "Type" { "_type".to_owned() } else { ty.to_lowercase() };
+            let names = [format!("internal/abi.{ty}"), format!("runtime.{old}")];
+            names.iter().find_map(|name| types.find(name)).ok_or_else(|| missing(&names[0]))
         };
-        let size_of = |ty: &str| {
-            let name = format!("internal/abi.{ty}");
-            types.find(&name).map(|id| types.get(id).size).ok_or_else(|| missing(&name))
+        let field = |ty: &str, paths: &str| {
+            let id = find(ty)?;
+            let found = paths.split('|').find_map(|path| types.field_path(id, path));
+            found.map(|(offset, _)| offset).ok_or_else(|| missing(&format!("internal/abi.{ty}.{paths}")))
         };
+        let size_of = |ty: &str| find(ty).map(|id| types.get(id).size);
         let bit = |name: &str| constants.get(&format!("internal/abi.{name}")).and_then(|bit| u8::try_from(*bit).ok());
         // Go 1.24 and 1.25 have one descriptor type for each implementation of maps and name the one in use.
-        let maps = ["MapType", "SwissMapType", "OldMapType"];
-        let is_map = |ty: &&str| types.find(&format!("internal/abi.{ty}")).is_some();
-        let map = maps.into_iter().find(is_map).ok_or_else(|| missing("internal/abi.MapType"))?;
+        let maps = match types.find("runtime.hmap") {
+            Some(_) => ["MapType", "OldMapType", "SwissMapType"],
+            None => ["MapType", "SwissMapType", "OldMapType"],
+        };
+        let map = maps.into_iter().find(|ty| find(ty).is_ok()).ok_or_else(|| missing("internal/abi.MapType"))?;
 
         let header_size = size_of("Type")?;
         let mut uncommon_at = [header_size; 32];
@@ -123,34 +130,35 @@ impl Layout {
             uncommon_at[usize::from(kind)] = size_of(ty)?;
         }
         Ok(Self {
-            size: field("Type", "Size_")?,
-            ptr_bytes: field("Type", "PtrBytes")?,
-            tflag: field("Type", "TFlag")?,
-            kind: field("Type", "Kind_")?,
-            str: field("Type", "Str")?,
+            size: field("Type", "Size_|size")?,
+            ptr_bytes: field("Type", "PtrBytes|ptrdata")?,
+            tflag: field("Type", "TFlag|tflag")?,
+            kind: field("Type", "Kind_|kind")?,
+            str: field("Type", "Str|str")?,
             header_size,
             flag_uncommon: bit("TFlagUncommon").unwrap_or(1),
             flag_extra_star: bit("TFlagExtraStar").unwrap_or(2),
             flag_named: bit("TFlagNamed").unwrap_or(4),
             direct_in_tflag: bit("TFlagDirectIface"),
             direct_in_kind: bit("KindDirectIface").unwrap_or(32),
-            pointer_elem: field("PtrType", "Elem")?,
-            slice_elem: field("SliceType", "Elem")?,
-            array_elem: field("ArrayType", "Elem")?,
-            array_len: field("ArrayType", "Len")?,
-            chan_elem: field("ChanType", "Elem")?,
-            interface_methods: field("InterfaceType", "Methods")?,
-            map_key: field(map, "Key")?,
-            map_elem: field(map, "Elem")?,
-            map_group: field(map, "Group").ok(),
-            struct_fields: field("StructType", "Fields")?,
-            field_name: field("StructField", "Name.Bytes")?,
-            field_type: field("StructField", "Typ")?,
-            field_offset: field("StructField", "Offset")?,
+            pointer_elem: field("PtrType", "Elem|elem")?,
+            slice_elem: field("SliceType", "Elem|elem")?,
+            array_elem: field("ArrayType", "Elem|elem")?,
+            array_len: field("ArrayType", "Len|len")?,
+            chan_elem: field("ChanType", "Elem|elem")?,
+            interface_methods: field("InterfaceType", "Methods|mhdr")?,
+            map_key: field(map, "Key|key")?,
+            map_elem: field(map, "Elem|elem")?,
+            map_group: field(map, "Group|Bucket|bucket")?,
+            struct_fields: field("StructType", "Fields|fields")?,
+            field_name: field("StructField", "Name.Bytes|name.bytes")?,
+            field_type: field("StructField", "Typ|typ")?,
+            field_offset: field("StructField", "Offset|offset|offsetAnon")?,
+            field_offset_shift: u32::from(field("StructField", "offsetAnon").is_ok()),
             field_size: size_of("StructField")?,
             uncommon_at,
-            uncommon_pkg_path: field("UncommonType", "PkgPath")?,
-            itab_type: field("ITab", "Type")?,
+            uncommon_pkg_path: field("UncommonType", "PkgPath|pkgpath")?,
+            itab_type: field("ITab", "Type|_type")?,
         })
     }
 
@@ -209,7 +217,9 @@ impl Layout {
             Some(RawField {
                 name: word(field, self.field_name)?,
                 ty: word(field, self.field_type)?,
-                offset: word(field, self.field_offset).filter(|offset| *offset <= size)?,
+                offset: word(field, self.field_offset)
+                    .map(|offset| offset >> self.field_offset_shift)
+                    .filter(|offset| *offset <= size)?,
             })
         });
         fields.collect()
@@ -243,6 +253,6 @@ impl Layout {
 }
 
 fn missing(what: &str) -> Error {
-    Error::new(format!("the debug information has no {what}, expected for Go 1.24 to 1.27"))
+    Error::new(format!("the debug information has no {what}, which Go 1.17 to 1.27 have"))
         .remedy("check that the executable is a Go program with complete debug information")
 }

@@ -1,6 +1,6 @@
 //! Header structs of maps and channels whose types have no DIE, made as Go's linker makes them for DWARF
 //! (`cmd/link/internal/ld/dwarf.go`, `synthesizemaptypes` and `synthesizechantypes`): the runtime's own struct with the fields that
-//! lead to keys, elements and buffers given their real types.
+//! lead to keys, elements and buffers given their real types. Classic maps (up to Go 1.23) have buckets where swiss maps have groups.
 
 use crate::model::types::{Kind, Type, TypeId, TypeTable};
 use rustc_hash::FxHashMap;
@@ -11,6 +11,7 @@ pub(super) struct Prototypes {
     map: Option<TypeId>,
     table: Option<TypeId>,
     groups_reference: Option<TypeId>,
+    hmap: Option<TypeId>,
     hchan: Option<TypeId>,
     waitq: Option<TypeId>,
     sudog: Option<TypeId>,
@@ -25,13 +26,14 @@ impl Prototypes {
             map: types.find("internal/runtime/maps.Map"),
             table: types.find("internal/runtime/maps.table"),
             groups_reference: types.find("internal/runtime/maps.groupsReference"),
+            hmap: types.find("runtime.hmap"),
             hchan: types.find("runtime.hchan"),
             waitq: types.find("runtime.waitq"),
             sudog: types.find("runtime.sudog"),
         }
     }
 
-    /// `map<K,V>` of a swiss map with this group type.
+    /// `map<K,V>` of a swiss map with this group type, or `hash<K,V>` of a classic map with this bucket type.
     pub(super) fn map(
         &self,
         types: &mut TypeTable,
@@ -40,8 +42,12 @@ impl Prototypes {
         elem: TypeId,
         group: TypeId,
     ) -> Option<TypeId> {
-        let (map, table, groups_reference) = (self.map?, self.table?, self.groups_reference?);
         let of = format!("<{},{}>", name(types, names, key), name(types, names, elem));
+        if let Some(hmap) = self.hmap {
+            let buckets = pointer_to(types, names, group);
+            return copy(types, hmap, format!("hash{of}"), &[("buckets", buckets), ("oldbuckets", buckets)]);
+        }
+        let (map, table, groups_reference) = (self.map?, self.table?, self.groups_reference?);
         let data = pointer_to(types, names, group);
         let reference = copy(types, groups_reference, format!("groupReference{of}"), &[("data", data)])?;
         let table = copy(types, table, format!("table{of}"), &[("groups", reference)])?;

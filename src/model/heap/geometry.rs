@@ -38,6 +38,11 @@ fn u32_at(record: &[u8], at: u64) -> u32 {
     u64_at_most(record, at, 4) as u32
 }
 
+/// `nelems`, `freeindex` and their kin: 8 bytes wide up to Go 1.21, 2 since. No span has more slots than 16 bits count.
+fn count_at(record: &[u8], at: u64, layout: &MspanLayout) -> Option<u16> {
+    u16::try_from(u64_at_most(record, at, layout.count_bytes.min(8) as usize)).ok()
+}
+
 fn u16_at(record: &[u8], at: u64) -> u16 {
     u64_at_most(record, at, 2) as u16
 }
@@ -63,6 +68,8 @@ pub(super) struct Bitmaps {
     pub(super) inline_mark_bytes: u64,
     /// `minSizeForMallocHeader`: slots above it have headers instead of in-span bitmaps.
     pub(super) min_size_for_malloc_header: u64,
+    /// Pointer bits are in `heapArena`s: there are neither bitmaps in spans nor headers.
+    pub(super) in_arenas: bool,
 }
 
 impl Bitmaps {
@@ -70,6 +77,7 @@ impl Bitmaps {
         Self {
             inline_mark_bytes: layout.inline_mark_bits_size,
             min_size_for_malloc_header: layout.constants.min_size_for_malloc_header,
+            in_arenas: layout.arena_bits.is_some(),
         }
     }
 
@@ -80,7 +88,11 @@ impl Bitmaps {
 
     /// Bytes of the pointer bitmap (`heapBitsInSpan`): one bit per word of the span.
     pub(super) fn heap_bits(self, noscan: bool, elem_size: u64, npages: u64) -> u64 {
-        if noscan || elem_size > self.min_size_for_malloc_header { 0 } else { npages * (PAGE_SIZE / 64) }
+        if noscan || self.in_arenas || elem_size > self.min_size_for_malloc_header {
+            0
+        } else {
+            npages * (PAGE_SIZE / 64)
+        }
     }
 
     /// All bytes at the end of a span of small objects that are no slots.
@@ -123,8 +135,11 @@ pub(super) fn parse(record: &[u8], mspan: u64, layout: &MspanLayout, bitmaps: Bi
 
     let span_class = u8_at(record, layout.spanclass);
     let elem_size = u64_at(record, layout.elemsize);
-    let nelems = u16_at(record, layout.nelems);
-    let free_index = u16_at(record, layout.free_index);
+    let (Some(nelems), Some(free_index)) =
+        (count_at(record, layout.nelems, layout), count_at(record, layout.free_index, layout))
+    else {
+        return bad;
+    };
     let mut limit = u64_at(record, layout.limit);
     let large = span_class >> 1 == 0;
     if span_class >> 1 >= NUM_SIZE_CLASSES || elem_size == 0 || !elem_size.is_multiple_of(8) || nelems == 0 {
@@ -163,17 +178,78 @@ pub(super) fn parse(record: &[u8], mspan: u64, layout: &MspanLayout, bitmaps: Bi
     let details = SpanDetails {
         mspan,
         npages,
-        large_type: if large && span_class & 1 == 0 { u64_at(record, layout.large_type) } else { 0 },
+        large_type: layout.large_type.filter(|_| large && span_class & 1 == 0).map_or(0, |at| u64_at(record, at)),
         alloc_word: 0,
         alloc_bits: u64_at(record, layout.alloc_bits),
         gcmark_bits: u64_at(record, layout.gcmark_bits),
         specials: u64_at(record, layout.specials),
         sweepgen: u32_at(record, layout.sweepgen),
         free_index,
-        free_index_for_scan: u16_at(record, layout.free_index_for_scan),
+        free_index_for_scan: layout
+            .free_index_for_scan
+            .and_then(|at| count_at(record, at, layout))
+            .unwrap_or(free_index),
         alloc_count: u16_at(record, layout.alloc_count),
         alloc_count_before_cache: layout.alloc_count_before_cache.map_or(0, |at| u16_at(record, at)),
         is_user_arena: layout.is_user_arena_chunk.is_some_and(|at| u8_at(record, at) != 0),
     };
     Record::Good(span, details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A span of 48-byte slots as `width` bytes of `nelems` and `freeindex` have it.
+    fn span(width: u64, nelems: u64, in_arenas: bool) -> Record {
+        let layout = MspanLayout {
+            size: 80,
+            start_addr: 0,
+            npages: 8,
+            elemsize: 16,
+            limit: 24,
+            nelems: 32,
+            free_index: 40,
+            spanclass: 48,
+            state: 49,
+            count_bytes: width,
+            alloc_bits: 56,
+            gcmark_bits: 56,
+            specials: 56,
+            sweepgen: 64,
+            alloc_count: 68,
+            ..MspanLayout::default()
+        };
+        let mut record = vec![0; 80];
+        let words = [0xc0_0000_0000, 1, 48, 0xc0_0000_0000 + nelems * 48, nelems, 3];
+        for (i, word) in words.iter().enumerate() {
+            record[i * 8..i * 8 + 8].copy_from_slice(&u64::to_le_bytes(*word));
+        }
+        // Behind the two bytes of newer releases lies another field.
+        (record[34], record[42]) = if width == 2 { (9, 9) } else { (0, 0) };
+        (record[48], record[49]) = (5 << 1, IN_USE);
+        let bitmaps = Bitmaps { inline_mark_bytes: 0, min_size_for_malloc_header: 512, in_arenas };
+        parse(&record, 0x1000, &layout, bitmaps)
+    }
+
+    #[test]
+    fn counters_are_as_wide_as_the_release_has_them() {
+        for (width, in_arenas) in [(2, false), (8, true)] {
+            let Record::Good(span, details) = span(width, if in_arenas { 170 } else { 168 }, in_arenas) else {
+                panic!("a good span of width {width}");
+            };
+            assert_eq!(
+                (span.nelems, details.free_index, details.free_index_for_scan),
+                (if in_arenas { 170 } else { 168 }, 3, 3)
+            );
+            assert!(adds_up(
+                &span,
+                &details,
+                Bitmaps { inline_mark_bytes: 0, min_size_for_malloc_header: 512, in_arenas }
+            ));
+        }
+        // With a bitmap in the span there is no room for 170, and no span has 70000 slots.
+        assert!(matches!(span(2, 170, false), Record::BadSlots { .. }));
+        assert!(matches!(span(8, 70_000, true), Record::BadSlots { .. }));
+    }
 }

@@ -1,22 +1,29 @@
 //! Which words of a heap slot the collector follows, as `(*mspan).typePointersOfUnchecked` (mbitmap.go) finds them.
 
 use super::typemask::{TypeMask, TypeMasks};
-use super::{Heap, PAGE_SIZE, SpanId};
+use super::{Heap, PAGE_SIZE, SpanId, arenas};
 use crate::address::{Addr, WORD};
 use crate::image::Image;
+use crate::model::layout::ArenaBits;
+
+/// Bytes of the largest slot whose mask fits a word.
+const MAX_IN_SPAN: u64 = 512;
 
 /// Where the pointer mask of a span's objects is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum MaskSource {
     /// No pointers.
     Noscan,
-    /// Bit `k` at this address is word `k` of the *span*; slots have at most 64 words ([`in_span_mask`]).
+    /// Bit `k` at this address is word `k` of the *span*, or with [`Heap::masks_in_nibbles`] bit `k % 4` of byte `k / 4`; slots have at
+    /// most 64 words ([`Heap::mask_window`]).
     InSpan {
-        /// Address of the bitmap at the end of the span.
+        /// Address of the bitmap: at the end of the span, or in its arena.
         bitmap: u64,
     },
     /// The slot's first word is its type; the object starts one word later; the type's mask repeats to the slot's end.
     Header,
+    /// Up to Go 1.21: in the arena's bitmap, object by object ([`Heap::object_mask_words`]); nothing says the object's type.
+    Arena,
     /// One large object of this type, repeated to `limit`; 0 if it has none (yet): no pointers.
     Large {
         /// Address of the `abi.Type`.
@@ -54,6 +61,10 @@ impl Heap {
         if span.noscan() {
             return MaskSource::Noscan;
         }
+        if let Some(arenas) = &self.arenas {
+            let small = !span.is_large() && span.elem_size() <= MAX_IN_SPAN;
+            return if small { MaskSource::InSpan { bitmap: arenas.byte_of(span.start) } } else { MaskSource::Arena };
+        }
         // Size class before size: class 67 has the size of a small large object, and headers.
         if span.is_large() {
             return MaskSource::Large { rtype: self.details(id).large_type };
@@ -70,7 +81,21 @@ impl Heap {
     /// Bytes of the bitmap of an [`MaskSource::InSpan`] span.
     #[must_use]
     pub fn in_span_bitmap_len(&self, id: SpanId) -> u64 {
-        self.details(id).npages * (PAGE_SIZE / 64)
+        let bytes = self.details(id).npages * PAGE_SIZE;
+        self.arenas.as_ref().map_or(bytes / 64, |arenas| arenas.bits_of(bytes))
+    }
+
+    /// Whether bitmaps of [`MaskSource::InSpan`] have four words to a byte (up to Go 1.19), in its low half; else eight.
+    #[inline]
+    #[must_use]
+    pub fn masks_in_nibbles(&self) -> bool {
+        self.arenas.as_ref().is_some_and(|arenas| arenas.bits == ArenaBits::Two)
+    }
+
+    /// 64 bits from word `first` of the span on of a bitmap of [`MaskSource::InSpan`], however it is written; bits beyond its end are 0.
+    #[must_use]
+    pub fn mask_window(&self, bitmap: &[u8], first: u64) -> u64 {
+        arenas::window(self.arenas.as_ref().map_or(ArenaBits::One, |arenas| arenas.bits), bitmap, first)
     }
 
     /// Bytes in front of an object in its slot: 8 in spans with malloc headers, else 0.
@@ -85,7 +110,7 @@ impl Heap {
         let rtype = match self.mask_source(id) {
             MaskSource::Header => image.read_u64(Addr(self.slot_addr(id, slot))).ok()?,
             MaskSource::Large { rtype } => rtype,
-            MaskSource::Noscan | MaskSource::InSpan { .. } => 0,
+            MaskSource::Noscan | MaskSource::InSpan { .. } | MaskSource::Arena => 0,
         };
         (rtype != 0).then_some(rtype)
     }
@@ -118,8 +143,13 @@ impl Heap {
         if nwords == 0 {
             return true;
         }
+        if let Some(arenas) = &self.arenas
+            && !span.noscan()
+        {
+            return arenas.read_bits(image, self.slot_addr(id, slot) + first * WORD, nwords, out);
+        }
         match self.mask_source(id) {
-            MaskSource::Noscan | MaskSource::Large { rtype: 0 } => true,
+            MaskSource::Noscan | MaskSource::Arena | MaskSource::Large { rtype: 0 } => true,
             MaskSource::InSpan { bitmap } => {
                 // At most 64 words a slot: 8 bytes of bits, one more where they start inside a byte.
                 let first_bit = u64::from(slot) * slot_words + first;

@@ -7,6 +7,7 @@
 
 mod ahead;
 mod alloc;
+mod arenas;
 pub mod counters;
 mod geometry;
 pub mod masks;
@@ -55,6 +56,8 @@ pub struct Heap {
     shards: Vec<Shard>,
     pages: shards::PageTable,
     bitmaps: geometry::Bitmaps,
+    /// Pointer bits by arena, if the release has them there.
+    arenas: Option<arenas::Arenas>,
     malloc_header_size: u64,
     specials: Vec<Special>,
     totals: HeapTotals,

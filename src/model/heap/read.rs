@@ -3,6 +3,7 @@
 //! `mspan` structs lie scattered in persistently allocated memory, so a unit of work loads some thousand of them at once.
 //! Results are put into address order before anything is numbered: neither threads nor the order of `allspans` matter.
 
+use super::arenas::Arenas;
 use super::counters::RuntimeCounters;
 use super::geometry::{self, Bitmaps, Record};
 use super::span::{Span, SpanDetails, SpanId};
@@ -81,6 +82,7 @@ impl Heap {
             .remedy("check that the core is complete and that the executable is the one that wrote it"));
         }
 
+        let arenas = Arenas::read(image, layout, &spans, &details, &mut incidents);
         let bits = read_alloc_bits(image, layout, &counters, &spans, &mut details);
         incidents.merge(&bits.incidents);
         let mut heap = Self {
@@ -91,6 +93,7 @@ impl Heap {
             shards: cut.shards,
             pages: cut.pages,
             bitmaps: Bitmaps::new(layout),
+            arenas,
             malloc_header_size: layout.constants.malloc_header_size,
             specials: Vec::new(),
             totals: HeapTotals::default(),

@@ -72,7 +72,7 @@ fn read_list(heap: &Heap, image: &dyn Image, layout: &RuntimeLayout, id: SpanId)
         let record = Addr(addr);
         let fields = (
             image.read_u64(record.add(layout.special.next)),
-            image.read_u64(record.add(layout.special.offset)),
+            read_offset(image, layout, record),
             image.read_u8(record.add(layout.special.kind)),
         );
         let (Ok(next), Ok(offset), Ok(kind)) = fields else {
@@ -103,6 +103,15 @@ fn read_list(heap: &Heap, image: &dyn Image, layout: &RuntimeLayout, id: SpanId)
     (out, incidents)
 }
 
+/// `special.offset`: 16 bits up to Go 1.23, a word since.
+fn read_offset(image: &dyn Image, layout: &RuntimeLayout, record: Addr) -> Result<u64, ReadError> {
+    let at = record.add(layout.special.offset);
+    let mut bytes = [0; 8];
+    let width = layout.special.offset_bytes.min(8) as usize;
+    image.read(at, &mut bytes[..width])?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
 /// What a special of this kind holds; `None` for kinds that hold nothing (profile records, pin counters, ...).
 fn payload(
     image: &dyn Image,
@@ -129,4 +138,23 @@ fn payload(
         return Ok(Some(SpecialKind::Cleanup { call, func, arg }));
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::modules::testing::Bytes;
+
+    #[test]
+    fn offsets_are_as_wide_as_the_release_has_them() {
+        let mut layout = RuntimeLayout::default();
+        layout.special.offset = 8;
+        // {next, offset 0x1234, kind 2, padding}: up to Go 1.23 the kind lies behind 16 bits of offset.
+        let image = Bytes::new(vec![(0x1000, vec![0, 0, 0, 0, 0, 0, 0, 0, 0x34, 0x12, 2, 0, 0, 0, 0, 0])]);
+        for (width, offset) in [(2, 0x1234), (8, 0x2_1234)] {
+            layout.special.offset_bytes = width;
+            assert_eq!(read_offset(&image, &layout, Addr(0x1000)), Ok(offset));
+        }
+        assert!(read_offset(&image, &layout, Addr(0x1008)).is_err());
+    }
 }

@@ -33,10 +33,11 @@ fn layout() -> RuntimeLayout {
     l.mspan.alloc_bits = 40;
     l.mspan.gcmark_bits = 48;
     l.mspan.specials = 56;
-    l.mspan.large_type = 64;
+    l.mspan.large_type = Some(64);
     l.mspan.free_index = 72;
     l.mspan.nelems = 74;
-    l.mspan.free_index_for_scan = 76;
+    l.mspan.free_index_for_scan = Some(76);
+    l.mspan.count_bytes = 2;
     l.mspan.alloc_count = 78;
     l.mspan.sweepgen = 80;
     l.mspan.spanclass = 84;
@@ -55,6 +56,7 @@ fn layout() -> RuntimeLayout {
     l.special.next = 0;
     l.special.offset = 8;
     l.special.kind = 16;
+    l.special.offset_bytes = 8;
     l.specialfinalizer.func = 24;
     l.specialfinalizer.fint = 32;
     l.specialfinalizer.ot = 40;

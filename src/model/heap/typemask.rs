@@ -82,7 +82,9 @@ impl TypeMasks {
         let header = Header {
             size,
             ptr_words: ptr_bytes / WORD,
-            on_demand: image.read_u8(base.add(at.tflag)).ok()? & TFLAG_GC_MASK_ON_DEMAND != 0,
+            // Up to 1.23 the bit marks a stand-in whose mask was unrolled from a GC program, and is there.
+            on_demand: self.layout.globals.in_progress.is_some()
+                && image.read_u8(base.add(at.tflag)).ok()? & TFLAG_GC_MASK_ON_DEMAND != 0,
             kind: image.read_u8(base.add(at.kind)).ok()? & KIND_MASK,
             gcdata: image.read_u64(base.add(at.gcdata)).ok()?,
         };

@@ -2,6 +2,7 @@
 //!
 //! Wrappers such as `atomic.Uint32` start with a field of size 0, so the offset of the wrapper is the offset of its value.
 
+use super::REMEDY;
 use crate::error::{Error, Result};
 use crate::model::types::{Kind, TypeId, TypeTable};
 
@@ -27,15 +28,22 @@ pub(super) fn array_len(types: &TypeTable, name: &str, path: &str) -> u64 {
 fn required(types: &TypeTable, name: &str, ty: TypeId, paths: &str) -> Result<u64> {
     offset_of(types, ty, paths).ok_or_else(|| {
         Error::new(format!("runtime layout: struct {name} has no field {paths} in the DWARF of the executable"))
-            .remedy("use an executable built by Go 1.24 to 1.27")
+            .remedy(REMEDY)
     })
 }
 
-/// Declares a struct of field offsets and how to find it. `req` fields must exist, `opt` fields may be missing.
+/// Bytes of the field that is the first of `paths` in struct `ty`; 0 if there is none.
+fn width_of(types: &TypeTable, ty: TypeId, paths: &str) -> u64 {
+    paths.split('|').find_map(|path| types.field_path(ty, path)).map_or(0, |(_, field)| types.get(field).size)
+}
+
+/// Declares a struct of field offsets and how to find it. `req` fields must exist, `opt` fields may be missing; `width` is the size
+/// of a field that is not equally wide in all releases.
 macro_rules! layouts {
     ($($(#[$doc:meta])* $Name:ident = $go:literal {
         $(req $field:ident = $path:literal,)*
         $(opt $ofield:ident = $opath:literal,)*
+        $(width $wfield:ident = $wpath:literal,)*
     })*) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,6 +53,7 @@ macro_rules! layouts {
             pub size: u64,
             $(pub $field: u64,)*
             $(pub $ofield: Option<u64>,)*
+            $(pub $wfield: u64,)*
         }
 
         impl $Name {
@@ -57,6 +66,7 @@ macro_rules! layouts {
                     size: types.get(ty).size,
                     $($field: required(types, $go, ty, $path)?,)*
                     $($ofield: offset_of(types, ty, $opath),)*
+                    $($wfield: width_of(types, ty, $wpath),)*
                 })
             }
 
@@ -75,6 +85,7 @@ layouts! {
         req sweepgen = "sweepgen",
         req allspans = "allspans",
         req pages_in_use = "pagesInUse",
+        opt arenas = "arenas",
         opt spanalloc_inuse = "spanalloc.inuse",
         opt cachealloc_inuse = "cachealloc.inuse",
     }
@@ -84,7 +95,6 @@ layouts! {
         req npages = "npages",
         req free_index = "freeindex",
         req nelems = "nelems",
-        req free_index_for_scan = "freeIndexForScan",
         req alloc_bits = "allocBits",
         req gcmark_bits = "gcmarkBits",
         req sweepgen = "sweepgen",
@@ -94,15 +104,23 @@ layouts! {
         req elemsize = "elemsize",
         req limit = "limit",
         req specials = "specials",
-        req large_type = "largeType",
+        opt free_index_for_scan = "freeIndexForScan",
+        opt large_type = "largeType",
         opt is_user_arena_chunk = "isUserArenaChunk",
         opt alloc_count_before_cache = "allocCountBeforeCache",
+        width count_bytes = "nelems",
+    }
+    /// `runtime.heapArena`: pointer bits up to 1.21, and in 1.22 with GOEXPERIMENT=noallocheaders.
+    HeapArenaLayout = "runtime.heapArena" {
+        opt bitmap = "bitmap|heapArenaPtrScalar.bitmap",
+        width bitmap_bytes = "bitmap|heapArenaPtrScalar.bitmap",
     }
     /// `runtime.special`.
     SpecialLayout = "runtime.special" {
         req next = "next",
         req offset = "offset",
         req kind = "kind",
+        width offset_bytes = "offset",
     }
     /// `runtime.specialfinalizer`.
     SpecialFinalizerLayout = "runtime.specialfinalizer" {
@@ -172,21 +190,22 @@ layouts! {
         req gcbss = "gcbss",
         req types = "types",
         req etypes = "etypes",
-        req rodata = "rodata",
-        req gofunc = "gofunc",
         req textsectmap = "textsectmap",
         req bad = "bad",
         req gcdatamask = "gcdatamask",
         req gcbssmask = "gcbssmask",
         req next = "next",
+        opt rodata = "rodata",
+        opt gofunc = "gofunc",
         opt itablinks = "itablinks",
         opt itaboffset = "itaboffset",
     }
-    /// `runtime.textsect`.
+    /// `runtime.textsect`; 1.17 has its length instead of its end.
     TextsectLayout = "runtime.textsect" {
         req vaddr = "vaddr",
-        req end = "end",
         req baseaddr = "baseaddr",
+        opt end = "end",
+        opt length = "length",
     }
     /// `runtime.bitvector`.
     BitvectorLayout = "runtime.bitvector" {
@@ -200,15 +219,16 @@ layouts! {
         req ptr_size = "ptrSize",
         req nfunc = "nfunc",
     }
-    /// `runtime.functab`.
+    /// `runtime.functab`; in 1.17 its words are 8 bytes wide and entries absolute.
     FunctabLayout = "runtime.functab" {
-        req entryoff = "entryoff",
+        req entryoff = "entryoff|entry",
         req funcoff = "funcoff",
+        width entry_bytes = "entryoff|entry",
     }
     /// `runtime._func`.
     FuncLayout = "runtime._func" {
-        req entry_off = "entryOff",
-        req name_off = "nameOff",
+        req entry_off = "entryOff|entryoff|entry",
+        req name_off = "nameOff|nameoff",
         req args = "args",
         req deferreturn = "deferreturn",
         req pcsp = "pcsp",
@@ -216,29 +236,30 @@ layouts! {
         req func_id = "funcID",
         req flag = "flag",
         req nfuncdata = "nfuncdata",
+        width entry_bytes = "entryOff|entryoff|entry",
     }
-    /// `internal/abi.Type`.
-    AbiTypeLayout = "internal/abi.Type" {
-        req size_ = "Size_",
-        req ptr_bytes = "PtrBytes",
-        req tflag = "TFlag",
-        req kind = "Kind_",
-        req gcdata = "GCData",
-        req str = "Str",
+    /// `internal/abi.Type`, `runtime._type` up to 1.20.
+    AbiTypeLayout = "internal/abi.Type|runtime._type" {
+        req size_ = "Size_|size",
+        req ptr_bytes = "PtrBytes|ptrdata",
+        req tflag = "TFlag|tflag",
+        req kind = "Kind_|kind",
+        req gcdata = "GCData|gcdata",
+        req str = "Str|str",
     }
-    /// `internal/abi.ArrayType`.
-    ArrayTypeLayout = "internal/abi.ArrayType" {
-        req elem = "Elem",
-        req len = "Len",
+    /// `internal/abi.ArrayType`, `runtime.arraytype` up to 1.20.
+    ArrayTypeLayout = "internal/abi.ArrayType|runtime.arraytype" {
+        req elem = "Elem|elem",
+        req len = "Len|len",
     }
-    /// `internal/abi.StructType`.
-    StructTypeLayout = "internal/abi.StructType" {
-        req fields = "Fields",
+    /// `internal/abi.StructType`, `runtime.structtype` up to 1.20.
+    StructTypeLayout = "internal/abi.StructType|runtime.structtype" {
+        req fields = "Fields|fields",
     }
-    /// `internal/abi.StructField`.
-    StructFieldLayout = "internal/abi.StructField" {
-        req typ = "Typ",
-        req offset = "Offset",
+    /// `internal/abi.StructField`, `runtime.structfield` up to 1.20.
+    StructFieldLayout = "internal/abi.StructField|runtime.structfield" {
+        req typ = "Typ|typ",
+        req offset = "Offset|offset|offsetAnon",
     }
     /// `runtime.g`.
     GLayout = "runtime.g" {
@@ -305,12 +326,13 @@ layouts! {
         req nbit = "nbit",
         req bytedata = "bytedata",
     }
-    /// `runtime.stackObjectRecord`.
+    /// `runtime.stackObjectRecord`: the mask's offset, in 1.17 its address.
     StackObjectRecordLayout = "runtime.stackObjectRecord" {
         req off = "off",
         req obj_size = "size",
-        req ptr_bytes = "ptrBytes|ptrdata",
-        req gcdataoff = "gcdataoff",
+        req ptr_bytes = "ptrBytes|_ptrdata|ptrdata",
+        opt gcdataoff = "gcdataoff",
+        opt gcdata = "gcdata",
     }
     /// `runtime.mstats`.
     MstatsLayout = "runtime.mstats" {

@@ -1,4 +1,5 @@
-//! Expands the GC programs of data and bss (`runtime.runGCProg`, mbitmap.go): the fallback for masks that cannot be read.
+//! Expands GC programs (`runtime.runGCProg`, mbitmap.go): of data and bss where their masks cannot be read, and of large stack objects
+//! up to Go 1.23.
 //!
 //! ```text
 //! 00000000: stop
@@ -50,7 +51,7 @@ impl Program<'_> {
 /// The mask that the program at `prog` describes, `nbits` long; bits that the program does not reach are 0.
 ///
 /// `None`: the program cannot be read, or would emit more than `nbits` bits.
-pub(super) fn expand(image: &dyn Image, prog: Addr, nbits: u64) -> Option<Mask> {
+pub(in crate::model) fn expand(image: &dyn Image, prog: Addr, nbits: u64) -> Option<Mask> {
     let mut program = Program { image, next: prog, block: [0; 256], used: 0, filled: 0 };
     let mut bits = Mask { nbits: 0, words: Vec::new() };
     loop {

@@ -4,6 +4,7 @@ mod gcprog;
 mod mask;
 mod pclntab;
 
+pub(super) use gcprog::expand as expand_gc_program;
 pub use mask::Mask;
 pub use pclntab::{Func, FuncData, PcData};
 
@@ -17,7 +18,7 @@ use crate::error::{Context, Error, Result};
 use crate::image::{Image, Scratch};
 use crate::incident::Incidents;
 use crate::model::chain::Chain;
-use crate::model::layout::RuntimeLayout;
+use crate::model::layout::{RuntimeLayout, StackObjectRecordLayout};
 
 /// One `runtime.moduledata`. Addresses are those of the process.
 #[derive(Debug)]
@@ -47,9 +48,9 @@ pub struct Module {
     /// The part of [`Module::types`] before the first itab. Those follow the descriptors in the same section: without this bound a
     /// word that points to an itab would look like one that points to a type.
     pub descriptors: AddrRange,
-    /// Stack-object masks are relative to this.
+    /// Stack-object masks are relative to this; 0 in Go 1.17, which has addresses instead.
     pub rodata: u64,
-    /// Funcdata offsets are relative to this.
+    /// Funcdata offsets are relative to this; 0 in Go 1.17, which has addresses instead.
     pub gofunc: u64,
     /// Bit `i` is word `data + 8 * i`.
     pub gcdata_mask: Mask,
@@ -103,6 +104,12 @@ impl Modules {
         Ok(modules)
     }
 
+    /// Where the fields of stack object records are.
+    #[must_use]
+    pub fn stack_object_record(&self) -> &StackObjectRecordLayout {
+        &self.layout.stack_object_record
+    }
+
     /// What could not be read, or not from the first source.
     #[must_use]
     pub fn incidents(&self) -> &Incidents {
@@ -151,8 +158,8 @@ impl Module {
             noptrbss: range("noptrbss", at.noptrbss, at.enoptrbss)?,
             descriptors: descriptors(image, layout, md, types),
             types,
-            rodata: word("rodata", at.rodata)?,
-            gofunc: word("gofunc", at.gofunc)?,
+            rodata: at.rodata.map_or(Ok(0), |at| word("rodata", at))?,
+            gofunc: at.gofunc.map_or(Ok(0), |at| word("gofunc", at))?,
             gcdata_mask: segment_mask(image, layout, md.add(at.gcdatamask), data, gcdata, incidents),
             gcbss_mask: segment_mask(image, layout, md.add(at.gcbssmask), bss, gcbss, incidents),
             data,

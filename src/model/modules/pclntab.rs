@@ -116,12 +116,20 @@ impl Pclntab {
         let mut scratch = Scratch::default();
         let loaded = image.load(&[entries], &mut scratch);
         let stride = usize::try_from(layout.functab.size).ok().filter(|&size| size >= 8)?;
-        let field =
-            |entry: &[u8], at: u64| entry.get(at as usize..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+        let text = word(at.text)?;
+        // Go 1.17 has entry PCs and offsets of 8 bytes.
+        let absolute = layout.functab.entry_bytes == 8;
+        let field = |entry: &[u8], at: u64, base: u64| {
+            let from = entry.get(at as usize..)?;
+            match absolute {
+                false => from.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)),
+                true => u32::try_from(u64::from_le_bytes(*from.first_chunk()?).wrapping_sub(base)).ok(),
+            }
+        };
         let ftab = loaded
             .get(0)
             .chunks_exact(stride)
-            .map(|e| Some((field(e, layout.functab.entryoff)?, field(e, layout.functab.funcoff)?)))
+            .map(|e| Some((field(e, layout.functab.entryoff, text)?, field(e, layout.functab.funcoff, 0)?)))
             .collect::<Option<Vec<_>>>()?;
         if ftab.len() < 2 || !ftab.is_sorted_by_key(|&(entryoff, _)| entryoff) {
             return None;
@@ -132,8 +140,9 @@ impl Pclntab {
             pclntable: slice(at.pclntable)?,
             pctab: slice(at.pctab)?,
             funcnametab: slice(at.funcnametab)?,
-            text: word(at.text)?,
-            sections: sections(image, layout, slice(at.textsectmap)?)?,
+            text,
+            // Absolute entries need no map of sections.
+            sections: if absolute { Vec::new() } else { sections(image, layout, slice(at.textsectmap)?)? },
             min_lc: u64::from(min_lc),
         })
     }
@@ -173,7 +182,12 @@ fn sections(image: &dyn Image, layout: &RuntimeLayout, map: AddrRange) -> Option
     for i in 0..(map.len <= MAX_SECTIONS).then_some(map.len)? {
         let entry = map.start.add(i.wrapping_mul(layout.textsect.size));
         let word = |field: u64| image.read_u64(entry.add(field)).ok();
-        let (vaddr, end) = (word(layout.textsect.vaddr)?, word(layout.textsect.end)?);
+        let vaddr = word(layout.textsect.vaddr)?;
+        let end = match (layout.textsect.end, layout.textsect.length) {
+            (Some(end), _) => word(end)?,
+            (None, Some(length)) => vaddr.wrapping_add(word(length)?),
+            (None, None) => return None,
+        };
         out.push(TextSection { vaddr, end: end.max(vaddr), baseaddr: word(layout.textsect.baseaddr)? });
     }
     Some(out)
@@ -205,7 +219,10 @@ impl Modules {
             index: tables.first_index + i as u32,
             module: number,
             addr: addr.0,
-            entry: tables.text_addr(u32_at(at.entry_off)?),
+            entry: match at.entry_bytes {
+                8 => u64::from_le_bytes(*record.get(at.entry_off as usize..)?.first_chunk()?),
+                _ => tables.text_addr(u32_at(at.entry_off)?),
+            },
             end: tables.text_addr(end),
             name_off: u32_at(at.name_off)?.cast_signed(),
             args: u32_at(at.args)?.cast_signed(),
@@ -280,7 +297,7 @@ impl Modules {
         if table >= func.npcdata {
             return Some(-1);
         }
-        let off = image.read_u32(Addr(func.addr).add(self.layout.func.size + u64::from(table) * 4)).ok()?;
+        let off = image.read_u32(self.pcdata_start(func).add(u64::from(table) * 4)).ok()?;
         self.pc_value(image, func, off, pc)
     }
 
@@ -291,9 +308,19 @@ impl Modules {
         if which >= u64::from(func.nfuncdata) {
             return None;
         }
-        let at = self.layout.func.size + (u64::from(func.npcdata) + which) * 4;
-        let off = image.read_u32(Addr(func.addr).add(at)).ok().filter(|&off| off != u32::MAX)?;
+        let tables = self.pcdata_start(func).add(u64::from(func.npcdata) * 4);
+        if self.layout.func.entry_bytes == 8 {
+            // Go 1.17: addresses, aligned.
+            let at = Addr(tables.0.checked_next_multiple_of(8)?).add(which * 8);
+            return image.read_u64(at).ok().filter(|&addr| addr != 0);
+        }
+        let off = image.read_u32(tables.add(which * 4)).ok().filter(|&off| off != u32::MAX)?;
         Some(self.module_of(func)?.gofunc.wrapping_add(u64::from(off)))
+    }
+
+    /// Where the offsets of the pcdata tables start: right behind `nfuncdata`, the last field of a `_func`.
+    fn pcdata_start(&self, func: &Func) -> Addr {
+        Addr(func.addr).add(self.layout.func.nfuncdata + 1)
     }
 
     /// The module of a function.

@@ -30,7 +30,7 @@ fn layout() -> RuntimeLayout {
         &mut md.ebss,
         &mut md.gcdata,
         &mut md.gcbss,
-        &mut md.gofunc,
+        md.gofunc.insert(0),
         &mut md.next,
         &mut md.bad,
     ];
@@ -49,18 +49,18 @@ fn layout() -> RuntimeLayout {
         &mut md.enoptrbss,
         &mut md.types,
         &mut md.etypes,
-        &mut md.rodata,
+        md.rodata.insert(0),
     ] {
         *field = 0x180;
     }
     (md.gcdatamask, md.gcbssmask) = (0x190, 0x1a0);
     l.bitvector.bytedata = 8;
     (l.pc_header.min_lc, l.pc_header.ptr_size) = (6, 7);
-    (l.functab.size, l.functab.funcoff) = (8, 4);
-    l.func.size = 44;
+    (l.functab.size, l.functab.funcoff, l.functab.entry_bytes) = (8, 4, 4);
+    (l.func.size, l.func.entry_bytes) = (44, 4);
     (l.func.name_off, l.func.args, l.func.deferreturn, l.func.pcsp) = (4, 8, 12, 16);
     (l.func.npcdata, l.func.func_id, l.func.flag, l.func.nfuncdata) = (28, 40, 41, 43);
-    (l.textsect.size, l.textsect.end, l.textsect.baseaddr) = (24, 8, 16);
+    (l.textsect.size, l.textsect.end, l.textsect.baseaddr) = (24, Some(8), 16);
     l
 }
 
@@ -169,6 +169,48 @@ fn functions_by_pc() {
     assert_eq!(modules.funcdata(&image, &g, FuncData::ArgsPointerMaps), None);
     assert_eq!(modules.funcdata(&image, &g, FuncData::LocalsPointerMaps), Some(0x77_0123));
     assert_eq!(modules.funcdata(&image, &g, FuncData::StackObjects), None);
+}
+
+/// Go 1.17: the function table has addresses, and a function's funcdata are pointers behind an aligned gap.
+#[test]
+fn functions_of_go_1_17() {
+    let mut l = layout();
+    (l.moduledata.gofunc, l.moduledata.rodata) = (None, None);
+    (l.functab.size, l.functab.funcoff, l.functab.entry_bytes) = (16, 8, 8);
+    (l.func.size, l.func.entry_bytes) = (48, 8);
+    (l.func.name_off, l.func.args, l.func.deferreturn, l.func.pcsp) = (8, 12, 16, 20);
+    (l.func.npcdata, l.func.func_id, l.func.flag, l.func.nfuncdata) = (32, 40, 41, 43);
+    (l.textsect.end, l.textsect.length) = (None, Some(8));
+    let mut ranges = module(&[]);
+    let ftab = [TEXT, 0, TEXT + 0x40, 0x80, TEXT + 0x100, 0];
+    let mut g = Vec::new();
+    put(&mut g, 0x80, &(TEXT + 0x40).to_le_bytes());
+    // Two pcdata from 44 on.
+    for (at, value) in [(0x88, 2u32), (0x8c, 24), (0x94, 1), (0xa0, 2), (0xac, 0), (0xb0, 9)] {
+        put(&mut g, at, &value.to_le_bytes());
+    }
+    put(&mut g, 0x80 + 40, &[7, 2, 0, 2]);
+    // Behind two pcdata, at 52, comes a gap of four bytes; then nil and a pointer.
+    put(&mut g, 0x80 + 56, &[0; 8]);
+    put(&mut g, 0x80 + 64, &0x55_0123u64.to_le_bytes());
+    for (start, bytes) in &mut ranges {
+        match *start {
+            FTAB => *bytes = ftab.iter().flat_map(|w| w.to_le_bytes()).collect(),
+            FUNCS => bytes.clone_from(&g),
+            HEADER => bytes[0] = 0xfa,
+            _ => {}
+        }
+    }
+    let image = Bytes::new(ranges);
+    let modules = Modules::read(&image, &l).expect("a module");
+    assert!(modules.incidents().is_empty(), "{:?}", modules.incidents());
+    let g = modules.find_func(&image, TEXT + 0x50).expect("g");
+    assert_eq!((g.index, g.entry, g.end, g.args, g.flag), (1, TEXT + 0x40, TEXT + 0x100, 24, 2));
+    assert_eq!(modules.func_name(&image, &g).as_deref(), Some("main.g"));
+    assert_eq!(modules.sp_delta(&image, &g, g.entry + 4), Some(16));
+    assert_eq!(modules.pcdata(&image, &g, PcData::StackMapIndex, g.entry), Some(0));
+    assert_eq!(modules.funcdata(&image, &g, FuncData::ArgsPointerMaps), None);
+    assert_eq!(modules.funcdata(&image, &g, FuncData::LocalsPointerMaps), Some(0x55_0123));
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn field(types: &TypeTable, of: TypeId, path: &str) -> Result<u64> {
     optional(types, of, path).ok_or_else(|| {
         let name = &types.get(of).name;
         Error::new(format!("the executable's DWARF has no field {path} in {name}"))
-            .remedy("this Go release is not supported: Go 1.24 to 1.27 are")
+            .remedy("Go 1.17 to 1.27 have it; a newer release may have renamed it")
     })
 }
 

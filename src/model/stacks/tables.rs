@@ -5,15 +5,16 @@ use super::code::{CodeId, FrameCode, FrameCodes, Role, StackMaps, StackObject};
 use crate::address::Addr;
 use crate::architecture::Architecture;
 use crate::image::Image;
-use crate::model::modules::{Func, FuncData, Modules, PcData};
+use crate::model::layout::StackObjectRecordLayout;
+use crate::model::modules::{Func, FuncData, Modules, PcData, expand_gc_program};
 use dashmap::DashMap;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::sync::Arc;
 
 /// `abi.ArgsSizeUnknown`.
 const ARGS_SIZE_UNKNOWN: i32 = i32::MIN;
-/// Bytes of a `stackObjectRecord`: off i32, size i32, ptrBytes i32, gcdataoff u32.
-const OBJECT_RECORD: u64 = 16;
+/// Longest `stackObjectRecord` that is believed.
+const MAX_OBJECT_RECORD: u64 = 64;
 /// No frame is larger: the linker refuses functions with frames of 2 GiB, the compiler variables on the stack over 128 MiB.
 const MAX_FRAME: u64 = 1 << 31;
 
@@ -126,13 +127,15 @@ fn maps(architecture: &Architecture, image: &dyn Image, modules: &Modules, func:
     let arg_words = u64::from(code.arg_words.unwrap_or(0));
     if arg_words > 0
         && let Some(map) = modules.funcdata(image, func, FuncData::ArgsPointerMaps)
-        && let Some(bits) = stackmap(image, map, index, arg_words)
+        // Up to Go 1.21 the map of a function without Go code is twice as long as its arguments, and clear behind them.
+        && let Some(bits) = stackmap(image, map, index, 2 * arg_words)
     {
-        maps.args = bits;
+        maps.args = Bits::zeros(bits.len().min(arg_words as usize));
+        bits.ones().for_each(|i| maps.args.set(i, true));
     }
     if let Some(table) = modules.funcdata(image, func, FuncData::StackObjects) {
         let rodata = modules.list.get(func.module as usize).map_or(0, |m| m.rodata);
-        maps.objects = stack_objects(image, table, rodata, code);
+        maps.objects = stack_objects(image, modules.stack_object_record(), table, rodata, code);
     }
     maps
 }
@@ -155,27 +158,49 @@ fn read_bits(image: &dyn Image, addr: Addr, nbit: usize) -> Option<Bits> {
 }
 
 /// The records that lie inside the frame; others cannot be reached by any goroutine that stands there.
-fn stack_objects(image: &dyn Image, table: u64, rodata: u64, code: &FrameCode) -> Vec<StackObject> {
+fn stack_objects(
+    image: &dyn Image,
+    layout: &StackObjectRecordLayout,
+    table: u64,
+    rodata: u64,
+    code: &FrameCode,
+) -> Vec<StackObject> {
     let frame_words = code.span_words();
     let Ok(n) = image.read_u64(Addr(table)) else { return Vec::new() };
+    if layout.size > MAX_OBJECT_RECORD {
+        return Vec::new();
+    }
     // Each object has at least one byte, but a pointer word in practice: more records than words are damage.
     let n = n.min(frame_words);
     let mut objects = Vec::new();
     for i in 0..n {
-        let mut record = [0; OBJECT_RECORD as usize];
-        if image.read(Addr(table).add(8 + i * OBJECT_RECORD), &mut record).is_err() {
-            break;
-        }
-        let field = |at: usize| u32::from_le_bytes(record[at..at + 4].try_into().expect("4 bytes"));
-        let (off, size, ptr_bytes) = (field(0) as i32, u64::from(field(4)), u64::from(field(8)));
+        let record = Addr(table).add(8 + i * layout.size);
+        let field = |at: u64| image.read_u32(record.add(at));
+        let fields = (field(layout.off), field(layout.obj_size), field(layout.ptr_bytes));
+        let (Ok(off), Ok(size), Ok(ptr_bytes)) = fields else { break };
+        // Relative to read-only data; in Go 1.17 an address.
+        let gcdata = match (layout.gcdataoff, layout.gcdata) {
+            (Some(at), _) => field(at).map(|offset| Addr(rodata).add(u64::from(offset))),
+            (None, Some(at)) => image.read_u64(record.add(at)).map(Addr),
+            (None, None) => break,
+        };
+        let Ok(gcdata) = gcdata else { break };
+        let (off, size, ptr_bytes) = (off.cast_signed(), u64::from(size), ptr_bytes.cast_signed());
         let base = if off < 0 { code.varp } else { code.argp };
         let offset = base + i64::from(off);
-        if offset < code.sp || size > frame_words * 8 || ptr_bytes > size {
+        let nbit = u64::from(ptr_bytes.unsigned_abs() / 8);
+        if offset < code.sp || size > frame_words * 8 || nbit * 8 > size {
             continue;
         }
-        let Some(mask) = read_bits(image, Addr(rodata).add(u64::from(field(12))), (ptr_bytes / 8) as usize) else {
-            continue;
+        // Negative (up to Go 1.23): a GC program behind its length.
+        let mask = match ptr_bytes < 0 {
+            false => read_bits(image, gcdata, nbit as usize),
+            true => expand_gc_program(image, gcdata.add(4), nbit).map(|mask| {
+                let bytes: Vec<u8> = mask.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                Bits::from_bytes(&bytes, nbit as usize)
+            }),
         };
+        let Some(mask) = mask else { continue };
         objects.push(StackObject { offset, size, mask });
     }
     objects
@@ -211,4 +236,67 @@ pub fn reflect_arguments(image: &dyn Image, code: &FrameCode, record: u64) -> Op
 #[must_use]
 pub fn is_reflect_stub(name: &str) -> bool {
     matches!(name, "reflect.makeFuncStub" | "reflect.methodValueCall")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::modules::testing::Bytes;
+
+    fn code() -> FrameCode {
+        FrameCode {
+            pc: 0,
+            func: 0,
+            name: "f".into(),
+            entry: 0,
+            flag: 0,
+            role: Role::Normal,
+            no_sp_table: false,
+            sp: -(0x4000 + 8),
+            varp: -16,
+            argp: 0,
+            arg_words: Some(0),
+            deferreturn_pc: None,
+            maps: StackMaps::default(),
+        }
+    }
+
+    /// One object 64 bytes below the locals' top and one with a GC program, as 1.18 to 1.23 have them and as 1.17 has them.
+    #[test]
+    fn stack_objects_of_older_releases() {
+        // Behind its length: 3 bits 101, then these three 80 times more.
+        let program = [&[7, 0, 0, 0][..], &[3, 0b101, 0x83, 80, 0]].concat();
+        let ptr_bytes = [-(243 * 8), 24i32];
+        for old in [false, true] {
+            let layout = StackObjectRecordLayout {
+                size: if old { 24 } else { 16 },
+                off: 0,
+                obj_size: 4,
+                ptr_bytes: 8,
+                gcdataoff: (!old).then_some(12),
+                gcdata: old.then_some(16),
+            };
+            let mut table = 2u64.to_le_bytes().to_vec();
+            for (off, size, ptr_bytes, mask) in
+                [(-0x2000i32, 4096u32, ptr_bytes[0], 0x40u64), (-64, 64, ptr_bytes[1], 0x80)]
+            {
+                table.extend(off.to_le_bytes());
+                table.extend(size.to_le_bytes());
+                table.extend(ptr_bytes.to_le_bytes());
+                if old {
+                    table.extend([0; 4]);
+                    table.extend((0x9000 + mask).to_le_bytes());
+                } else {
+                    table.extend((mask as u32).to_le_bytes());
+                }
+            }
+            let rodata = if old { 0 } else { 0x9000 };
+            let image = Bytes::new(vec![(0x1000, table), (0x9040, program.clone()), (0x9080, vec![0b110])]);
+            let found = stack_objects(&image, &layout, 0x1000, rodata, &code());
+            assert_eq!(found.iter().map(|o| (o.offset, o.size)).collect::<Vec<_>>(), [(-16 - 0x2000, 4096), (-80, 64)]);
+            let expected: Vec<usize> = (0..243).filter(|i| i % 3 != 1).collect();
+            assert_eq!(found[0].mask.ones().collect::<Vec<_>>(), expected);
+            assert_eq!(found[1].mask.ones().collect::<Vec<_>>(), [1, 2]);
+        }
+    }
 }

@@ -109,14 +109,14 @@ var nobody, nobodyElse = make(chan *S), make(chan *S)
 
 func Build() {
 	Pointers = make(chan *V, 4)
-	for range 3 {
+	for i := 0; i < 3; i++ {
 		Pointers <- new(V)
 	}
 	<-Pointers
 	Numbers = make(chan int64, 100)
 	Numbers <- 1
 	Structs = make(chan Item, 12)
-	for range 12 {
+	for i := 0; i < 12; i++ {
 		Structs <- Item{P: new(V)}
 	}
 	Unbuffered = make(chan *V)
@@ -133,18 +133,18 @@ func Build() {
 	i := make(chan *V, 1)
 	i <- new(V)
 	InIface = i
-	for range 3 {
+	for i := 0; i < 3; i++ {
 		go sender(Never, newS())
 	}
-	for range 2 {
+	for i := 0; i < 2; i++ {
 		go maker()
 		go parcel()
 	}
 	go chooser()
-	for range 5 {
+	for i := 0; i < 5; i++ {
 		go receiver(Unbuffered, newS())
 	}
-	for range 2 {
+	for i := 0; i < 2; i++ {
 		go selecter(nobody, nobodyElse, newS())
 	}
 }

@@ -121,7 +121,7 @@ func fiveArrays(a, b, c, d, e [16]*V) func() *V {
 func Build() {
 	ByValue = byValue()
 	ByReference = byReference()
-	for range 10 {
+	for i := 0; i < 10; i++ {
 		Chain = wrap(Chain)
 	}
 	Method = (&Obj{P: new(V)}).Get

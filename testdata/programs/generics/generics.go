@@ -29,7 +29,8 @@ var (
 	//goref:expect path="$P.Pairs -> [0]. ($P.Pair[string,*$P.V]) -> Key. (string)" count=1 bytes=24
 	Pairs []Pair[string, *V]
 	// Behind a value without size there is a padding word: groups of 8 + 8*24 bytes.
-	//goref:expect path="$P.Names" count=2 bytes=256
+	//goref:expect path="$P.Names" without="mapsplitgroup" count=2 bytes=256
+	//goref:expect path="$P.Names" with="mapsplitgroup" count=2 bytes=192
 	//goref:expect path="$P.Names -> $mapkey. (string)" count=2 bytes=48
 	Names Set[string]
 	//goref:expect path="$P.Boxed" count=1 bytes=16
@@ -62,7 +63,7 @@ func wait[T any](v *T, park chan struct{}) {
 var park = make(chan struct{})
 
 func Build() {
-	for range 5 {
+	for i := 0; i < 5; i++ {
 		Pointers = &Box[*V]{new(V), Pointers}
 	}
 	Strings = &Box[string]{Val: text()}
@@ -70,7 +71,7 @@ func Build() {
 	Names = Set[string]{"0" + text()[:18] + "1": {}, "1" + text()[:18] + "2": {}}
 	Boxed = &Box[*V]{Val: new(V)}
 	Closure = hold(new(V))
-	for range 3 {
+	for i := 0; i < 3; i++ {
 		go wait(newV(), park)
 	}
 }

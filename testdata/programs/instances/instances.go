@@ -1,3 +1,5 @@
+//go:build go1.23
+
 // Package instances: the types behind shapes. Code of generic functions is compiled once for all type arguments of one shape
 // (every pointer has the same), so what its variables really are has to be found elsewhere.
 //
@@ -289,7 +291,7 @@ func walkSpirits(vs []*Spirit) {
 func Build() {
 	f := func(int) *Memoised { return &Memoised{text()} }
 	MemoInlined, MemoCalled = Memo(f), memo(f)
-	for i := range 7 {
+	for i := 0; i < 7; i++ {
 		MemoInlined(i)
 		MemoCalled(i)
 	}
@@ -302,7 +304,7 @@ func Build() {
 	NestedFunc = outer(&Nested{text()}, &Nested{text()}, &Nested{text()})
 	ValueMemo = memo(func(string) Value { return Value{text(), 1} })
 	KeyedMemo = memo(func(Key) []*Keyed { return []*Keyed{{text()}} })
-	for i := range 5 {
+	for i := 0; i < 5; i++ {
 		ValueMemo(string(rune('a' + i)))
 		KeyedMemo(Key(i))
 	}
@@ -312,7 +314,7 @@ func Build() {
 	Pull()
 	BroadFunc = wide(fill(3, func(v *Broad, s string) { v.broadName = s }))
 	GrownList = &List[*Grown]{}
-	for range 100 {
+	for i := 0; i < 100; i++ {
 		GrownList.Add(&Grown{text()})
 	}
 	go walkSole(fill(9, func(v *Walked, s string) { v.walkedName = s }))

@@ -56,17 +56,17 @@ func tree(depth int) *Tree {
 }
 
 func Build() {
-	for range 1000 {
+	for i := 0; i < 1000; i++ {
 		head = &Node{next: head}
 	}
 	root = tree(10)
 	ring = new(Ring)
 	ring.next, ring.prev = ring, ring
-	for range 99 {
+	for i := 0; i < 99; i++ {
 		n := &Ring{next: ring.next, prev: ring}
 		ring.next.prev, ring.next = n, n
 	}
-	for range 50 {
+	for i := 0; i < 50; i++ {
 		mutual = &A{b: &B{a: mutual}}
 	}
 }

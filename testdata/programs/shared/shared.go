@@ -98,7 +98,7 @@ func Build() {
 	G = &(&Server{Conf: new(V), Data: new(V)}).mu
 	H = new(Chain)
 	H.next = H
-	for range 9 {
+	for i := 0; i < 9; i++ {
 		H.next = &Chain{H.next}
 	}
 	b := make([]byte, 64)

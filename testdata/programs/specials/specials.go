@@ -21,12 +21,8 @@ var (
 	//goref:expect path="$P.Finalized -> P. (*$P.V)" count=1 bytes=32
 	//goref:expect path="runtime.SetFinalizer.fn -> $P.setFinalizer.func1 -> w. (*$P.Weight)" count=1 bytes=3072
 	Finalized *Object
-	//goref:expect path="$P.CleanedUp" count=1 bytes=48
-	CleanedUp *Object
-	//goref:expect within="runtime.AddCleanup.arg" since="1.26" min_bytes=3072
-	//goref:expect within="runtime.AddCleanup.fn" until="1.25" min_bytes=3072
-	blocked = make(chan struct{})
-	release = make(chan struct{})
+	blocked   = make(chan struct{})
+	release   = make(chan struct{})
 )
 
 //go:noinline
@@ -35,16 +31,11 @@ func setFinalizer(o *Object) {
 	runtime.SetFinalizer(o, func(*Object) { w[0]++ })
 }
 
-//go:noinline
-func addCleanup(o *Object) {
-	runtime.AddCleanup(o, func(w *Weight) { w[0]++ }, new(Weight))
-}
-
 // queue leaves objects with finalizers unreachable: one finalizer blocks, the others stay queued behind it.
 //
 //go:noinline
 func queue() {
-	for range 20 {
+	for i := 0; i < 20; i++ {
 		o := &Object{P: new(V)}
 		runtime.SetFinalizer(o, func(o *Object) {
 			select {
@@ -66,7 +57,7 @@ type link struct {
 //go:noinline
 func chain() {
 	var l *link
-	for range 3 {
+	for i := 0; i < 3; i++ {
 		l = &link{inner: l}
 		runtime.SetFinalizer(l, func(l *link) { l.pad[0]++ })
 	}
@@ -75,8 +66,7 @@ func chain() {
 func Build() {
 	Finalized = &Object{P: new(V)}
 	setFinalizer(Finalized)
-	CleanedUp = new(Object)
-	addCleanup(CleanedUp)
+	buildCleanup()
 	done := make(chan struct{})
 	go func() { <-blocked; close(done) }()
 	queue()

@@ -128,7 +128,7 @@ func deferred() {
 //goref:expect path="$P.Build.func3 -> $P.deferredLoop -> $P.deferredLoop.func1 -> w. (*$P.V)" mode="default" count=20 bytes=960
 //go:noinline
 func deferredLoop(n int) {
-	for range n {
+	for i := 0; i < n; i++ {
 		w := newV()
 		defer func() { runtime.KeepAlive(w) }()
 	}
@@ -157,7 +157,7 @@ func compound() {
 //go:noinline
 func mapLocal(n int64) {
 	m := make(map[int64]*V)
-	for i := range n {
+	for i := int64(0); i < n; i++ {
 		m[i] = newV()
 	}
 	started <- struct{}{}
@@ -242,12 +242,12 @@ func newSlice(n int) []*V {
 func Build() {
 	n := 0
 	start := func(count int, f func()) {
-		for range count {
+		for i := 0; i < count; i++ {
 			go f()
 			n++
 		}
 	}
-	for range 100 {
+	for i := 0; i < 100; i++ {
 		go argument(newV())
 		n++
 	}
@@ -266,7 +266,7 @@ func Build() {
 	n++
 	start(1, func() { result() })
 	start(1, func() { panicking(newV()) })
-	for range n {
+	for i := 0; i < n; i++ {
 		<-started
 	}
 }

@@ -46,7 +46,7 @@ func Point() {
 	if v, ok := syscall.Getenv("GOREF_GC_TIMES"); ok && v == "1" {
 		timeCollections()
 	}
-	for range 3 {
+	for i := 0; i < 3; i++ {
 		settle()
 		collect()
 	}
@@ -76,7 +76,7 @@ func Point() {
 // Settle writes the truth as Point does, and returns: nothing may be allocated from here on but by a crash that is to follow.
 func Settle() {
 	debug.SetGCPercent(-1)
-	for range 3 {
+	for i := 0; i < 3; i++ {
 		settle()
 		collect()
 	}

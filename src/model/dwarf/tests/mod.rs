@@ -40,7 +40,7 @@ pub(crate) fn programs() -> &'static [Program] {
         let mut versions: Vec<String> = std::fs::read_dir(&roots)
             .expect("GOREF_GO_ROOTS is a folder")
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|version| roots.join(version).join("go/bin/go").is_file())
+            .filter(|version| roots.join(version).join("go/bin/go").is_file() && is_recent(version))
             .collect();
         versions.sort();
         let modes = [(true, ""), (false, "all=-N -l")];
@@ -53,6 +53,12 @@ pub(crate) fn programs() -> &'static [Program] {
         };
         versions.iter().flat_map(build).collect()
     })
+}
+
+/// Whether a toolchain can build `program.go`, which uses what Go 1.24 has.
+fn is_recent(version: &str) -> bool {
+    let minor = version.split('.').nth(1).and_then(|minor| minor.parse().ok());
+    minor.is_some_and(|minor: u32| minor >= 24)
 }
 
 /// Builds `program.go` with the Go tree at `root`.
@@ -75,7 +81,8 @@ fn build(root: &Path, gcflags: &str, ldflags: &str) -> Vec<u8> {
 /// Any one toolchain's program with uncompressed debug sections, for damaging them.
 fn uncompressed() -> Option<Vec<Vec<u8>>> {
     let roots = std::env::var_os("GOREF_GO_ROOTS").map(PathBuf::from)?;
-    let trees = std::fs::read_dir(&roots).ok()?.filter_map(|entry| Some(entry.ok()?.path().join("go")));
+    let names = std::fs::read_dir(&roots).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let trees = names.filter(|version| is_recent(version)).map(|version| roots.join(version).join("go"));
     let mut trees: Vec<PathBuf> = trees.filter(|tree| tree.join("bin/go").is_file()).collect();
     trees.sort();
     // The first writes DWARF 4, the last DWARF 5.

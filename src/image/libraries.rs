@@ -1,0 +1,112 @@
+//! The other files of the process that hold Go code: plugins, shared libraries, and the library that carries Go into a program
+//! of another language. They are found by the names in NT_FILE, at the same place or beside EXE.
+//!
+//! Cores lack what was mapped from a file and never written: function tables, pointer masks and type descriptors of such a module
+//! are only in its file. A file counts if the first page that the process had of it, which both kinds of core hold, is the file's: it
+//! has the sizes of all segments and, as a rule, the build ids.
+
+use std::path::{Path, PathBuf};
+
+use super::FileMapping;
+use super::elf::{PAGE_SIZE, Segment, bytes_at};
+use super::executable::Executable;
+use super::inputs::{Input, Inputs};
+use super::notes::CoreNotes;
+use crate::address::Addr;
+use crate::incident::Incidents;
+
+const AT_ENTRY: u64 = 9;
+
+/// Files that are looked at: no program loads as many.
+const MAX_FILES: usize = 4096;
+
+/// Not files of a program, whatever they claim to be.
+const NO_FILES: [&str; 3] = ["/dev/", "/proc/", "/sys/"];
+
+/// One such file.
+#[derive(Debug)]
+pub struct Library<'img> {
+    /// Its contents.
+    pub executable: Executable<'img>,
+    /// Address in the process minus link-time address.
+    pub load_bias: u64,
+}
+
+/// Finds and opens them; in the order of their addresses.
+///
+/// * `segments`: the core's program headers.
+pub(super) fn find<'img>(
+    inputs: &'img Inputs,
+    segments: &[Segment],
+    notes: &CoreNotes,
+    incidents: &mut Incidents,
+) -> Vec<Library<'img>> {
+    let entry = notes.aux(AT_ENTRY);
+    let main = notes.files.iter().find(|f| entry.is_some_and(|e| f.range.contains(Addr(e)))).map(|f| &f.path);
+    let starts: Vec<&FileMapping> = notes
+        .files
+        .iter()
+        .filter(|f| f.offset == 0 && Some(&f.path) != main && f.path.starts_with('/'))
+        .filter(|f| !NO_FILES.iter().any(|prefix| f.path.starts_with(prefix)))
+        .take(MAX_FILES)
+        .collect();
+    let opened = inputs.libraries(|| starts.iter().map(|f| open(f, inputs, segments, incidents)).collect());
+    let libraries = starts.iter().zip(opened).filter_map(|(f, input)| {
+        let input = input.as_ref()?;
+        let executable = Executable::parse(input.data(), input.path()).ok()?;
+        let load_bias = f.range.start.0.wrapping_sub(first_address(&executable)?);
+        Some(Library { executable, load_bias })
+    });
+    libraries.collect()
+}
+
+/// The file of `mapping`, if it holds Go code and is the one that the process had.
+fn open(mapping: &FileMapping, inputs: &Inputs, segments: &[Segment], incidents: &mut Incidents) -> Option<Input> {
+    let mut other_build = false;
+    for path in places(&mapping.path, inputs.exe().path()) {
+        // Most files have no Go code in them: what cannot be opened or parsed is looked for elsewhere, without a word.
+        let Ok(input) = Input::open_library(&path) else { continue };
+        let Ok(executable) = Executable::parse(input.data(), &path) else { continue };
+        if !executable.is_go() || first_address(&executable).is_none() {
+            continue;
+        }
+        match dumped_page(inputs.core().data(), segments, mapping) {
+            Some(page) if bytes_at(input.data(), 0, page.len() as u64) != Some(page) => {
+                other_build = true;
+                continue;
+            }
+            Some(_) => {}
+            None => incidents.count("core.library_not_verified"),
+        }
+        return Some(input);
+    }
+    if other_build {
+        incidents.count("core.library_of_another_build");
+    }
+    None
+}
+
+/// Where the file may be: where it was, or beside EXE.
+fn places(path: &str, exe: &Path) -> Vec<PathBuf> {
+    let path = Path::new(path.trim_end_matches(" (deleted)"));
+    let beside = path.file_name().map(|name| exe.parent().unwrap_or(Path::new("")).join(name));
+    let mut places = vec![path.to_owned()];
+    places.extend(beside.filter(|p| p != path));
+    places
+}
+
+/// The address that the start of the file was linked to.
+fn first_address(executable: &Executable<'_>) -> Option<u64> {
+    let first = executable.segments().iter().find(|s| s.is_load())?;
+    (first.p_offset == 0).then_some(first.p_vaddr - first.p_vaddr % PAGE_SIZE)
+}
+
+/// The first page of `mapping`, if the core holds it.
+fn dumped_page<'a>(core: &'a [u8], segments: &[Segment], mapping: &FileMapping) -> Option<&'a [u8]> {
+    let start = mapping.range.start.0;
+    let holds = |s: &&Segment| s.is_load() && s.p_vaddr <= start && start - s.p_vaddr < s.p_filesz;
+    let segment = segments.iter().find(holds)?;
+    let skip = start - segment.p_vaddr;
+    let len = (segment.p_filesz - skip).min(PAGE_SIZE).min(mapping.range.len);
+    bytes_at(core, segment.p_offset.checked_add(skip)?, len)
+}
