@@ -28,7 +28,11 @@ use crate::model::types::{Kind, Type};
 use table::Table;
 
 /// Tables by the minor version of Go 1.
-const TABLES: [(u32, &str); 4] = [
+const TABLES: [(u32, &str); 8] = [
+    (19, include_str!("tables/go1.19.txt")),
+    (21, include_str!("tables/go1.21.txt")),
+    (22, include_str!("tables/go1.22.txt")),
+    (23, include_str!("tables/go1.23.txt")),
     (24, include_str!("tables/go1.24.txt")),
     (25, include_str!("tables/go1.25.txt")),
     (26, include_str!("tables/go1.26.txt")),
@@ -102,10 +106,9 @@ fn table_for(exe: &Executable<'_>, version: &GoVersion) -> Result<Table> {
     let remedy = "give the executable with debug information (built without -ldflags=-w or -s, not stripped)";
     let Some((_, text)) = TABLES.iter().find(|(minor, _)| *minor == version.minor) else {
         return Err(Error::new(format!(
-            "{}: expected Go 1.{} to 1.{}, of which the layouts are known without it",
+            "{}: layouts are known without it for {}",
             version.text,
-            TABLES[0].0,
-            TABLES[TABLES.len() - 1].0
+            TABLES.map(|(minor, _)| format!("1.{minor}")).join(", ")
         ))
         .remedy(remedy));
     };

@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Structs of which the walk needs all: it follows their fields. Names that a release lacks are passed over.
-const WHOLE: [&str; 11] = [
+const WHOLE: [&str; 14] = [
+    "runtime.hmap",
+    "runtime.mapextra",
+    "time.runtimeTimer",
     "internal/runtime/maps.Map",
     "internal/runtime/maps.table",
     "internal/runtime/maps.groupsReference",
@@ -29,7 +32,8 @@ const WHOLE: [&str; 11] = [
 ];
 
 /// Constants that are read, by prefix.
-const CONSTANTS: [&str; 7] = [
+const CONSTANTS: [&str; 8] = [
+    "runtime.arenaBaseOffsetUintptr",
     "runtime._KindSpecial",
     "runtime.minSizeForMallocHeader",
     "runtime.mallocHeaderSize",
@@ -225,7 +229,8 @@ fn tables_give_layouts() {
         for section in sections.iter().copied().chain([""]) {
             let mut table = Table::parse(text, |s| s == section).unwrap_or_else(|e| panic!("{minor}: {e}"));
             let layout = layout_of(&mut table).unwrap_or_else(|e| panic!("1.{minor} {section}: {e}"));
-            assert_eq!((layout.mspan.size, layout.functab.size), (160, 8), "1.{minor} {section}");
+            assert!((136..=168).contains(&layout.mspan.size), "1.{minor} {section}");
+            assert_eq!(layout.functab.size, 8, "1.{minor} {section}");
             Descriptors::new(&table.types, &table.constants).unwrap_or_else(|e| panic!("1.{minor} {section}: {e}"));
             let stacks = StackLayout::find(&table.types, true).unwrap_or_else(|e| panic!("1.{minor} {section}: {e}"));
             assert!(stacks.g_fits() && stacks.waiting.is_some() && stacks.reg_args.is_some(), "1.{minor} {section}");
