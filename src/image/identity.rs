@@ -4,6 +4,7 @@
 //! notes with the build ids. Where that page lacks (qemu leaves out what begins with an ELF header), dumped text is compared with EXE,
 //! or else read-only data. Without any of them, the entry address must do.
 
+use super::EXECUTABLE_NOT_VERIFIED;
 use super::elf::{PAGE_SIZE, PHDR_SIZE, Segment, bytes_at};
 use super::executable::Executable;
 use super::memory::MappedCore;
@@ -117,7 +118,7 @@ pub(crate) fn check(
         }
         Some(_) => Ok(()),
         None => {
-            incidents.count("core.executable_not_verified");
+            incidents.count(EXECUTABLE_NOT_VERIFIED);
             Ok(())
         }
     }

@@ -74,6 +74,9 @@ pub struct FileMapping {
     pub path: String,
 }
 
+/// Incident: nothing in the core could be compared with the executable.
+pub const EXECUTABLE_NOT_VERIFIED: &str = "core.executable_not_verified";
+
 /// Bytes of the dumped process that the image lacks, for the totals.
 #[derive(Clone, Debug, Default)]
 pub struct Missing {

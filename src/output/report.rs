@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, pr
 use super::{RunResult, Summary, books, release};
 use crate::aggregate::Row;
 use crate::config::Verbosity;
+use crate::image::EXECUTABLE_NOT_VERIFIED;
 
 /// Columns of a terminal below which tables are not fitted to it.
 const MIN_WRAP_WIDTH: u16 = 72;
@@ -62,6 +63,13 @@ fn write_report(out: &mut String, result: &RunResult, summary: &Summary, verbosi
             "{roots} roots come from frames without a pointer map and were scanned conservatively; of reachable, {} B ({} objects) \
              are held by them alone and may be dead.",
             held.bytes, held.objects
+        )?;
+    }
+    if result.incidents.get(EXECUTABLE_NOT_VERIFIED) > 0 {
+        writeln!(
+            out,
+            "The core has no headers, code or constants of the executable to compare; only the entry address says that it is the one \
+             that ran."
         )?;
     }
     if verbosity == Verbosity::Verbose {

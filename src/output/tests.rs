@@ -10,6 +10,7 @@ use std::process::Command;
 use super::*;
 use crate::aggregate::select::tests::tree;
 use crate::aggregate::{Amount, ROOT};
+use crate::image::EXECUTABLE_NOT_VERIFIED;
 
 /// A profile as read by code that shares nothing with the writer: plain protobuf wire format.
 #[derive(Debug, Default)]
@@ -273,10 +274,13 @@ fn report_says_the_numbers_and_where_the_profile_is() {
     assert!(report.contains("4 roots come from frames without a pointer map"));
     assert!(report.contains("of reachable, 48 B (2 objects) are held by them alone"));
     assert!(report.contains("2 soft errors") && !report.contains("span.bad_geometry"));
+    assert!(!report.contains("only the entry address"));
     let path = config.output.display().to_string();
     assert_eq!(*lines.last().expect("a line"), format!("wrote {path}; open it with: go tool pprof -http=:5079 {path}"));
     let verbose = Config { verbosity: Verbosity::Verbose, ..config };
-    assert!(write(&verbose, result).report.contains("soft errors span.bad_geometry: 2"));
+    result.incidents.count(EXECUTABLE_NOT_VERIFIED);
+    let report = write(&verbose, result).report;
+    assert!(report.contains("soft errors span.bad_geometry: 2") && report.contains("only the entry address"));
 }
 
 #[test]

@@ -143,6 +143,8 @@ fn by_emulator(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
     environment(&mut command, dir, death);
     let mut run = Run::spawn(command.env("QEMU_LD_PREFIX", LIBRARIES))?;
     let line = run.line("TRUTH");
+    // The end of its input would release it, and waiting for it closes that.
+    let _input = run.child.stdin.take();
     if let Some(signal) = death.signal {
         run.line("WAIT");
         let pid = run.child.id().to_string();

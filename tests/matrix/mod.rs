@@ -91,7 +91,14 @@ fn check(row: &Row, version: &str) -> Outcome<Vec<String>> {
     if masked != profile.total() {
         wrong.push(format!("total with --no-types: {masked:?} instead of {:?}", profile.total()));
     }
-    wrong.extend(ran.stdout().lines().filter(|l| l.starts_with("soft error")).map(str::to_owned));
+    // qemu leaves out what begins with an ELF header; the C linker has put read-only data there, too.
+    let expected = |line: &str| {
+        let by_c_linker = row.core == CoreKind::Emulator && row.recipe.mode.needs_cgo();
+        by_c_linker && line == "soft errors core.executable_not_verified: 1"
+    };
+    let soft_errors = ran.stdout();
+    let soft_errors = soft_errors.lines().filter(|l| l.starts_with("soft error"));
+    wrong.extend(soft_errors.filter(|l| !expected(l)).map(str::to_owned));
     if row.claim == Claim::Paths {
         let source = root().join(row.program());
         let expectations = match row.program() {

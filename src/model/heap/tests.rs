@@ -408,6 +408,27 @@ fn spans_that_cross_arenas_keep_them_in_one_shard() {
     assert_eq!(heap.find_object(at(2000, 5)), Some((SpanId(4), 0)));
 }
 
+/// Where heaps begin differs between machines and releases; arm64 kernels may have 39 bits of user addresses, or 48.
+#[test]
+fn spans_may_be_anywhere_below_48_bits() {
+    let arm64 = 0x40_0000_0000;
+    let ends = [1 << 39, 1 << 42, 1 << 47, 1 << 48];
+    let starts = ends.map(|end| end - PAGE_SIZE);
+    let all: Vec<u64> = [ARENA_SIZE, arm64].into_iter().chain(starts).collect();
+    let (heap, _) = read(&World::new(all.iter().map(|at| TestSpan::small(*at, 48, 165, 10)).collect()));
+    assert!(heap.incidents().is_empty(), "{:?}", heap.incidents());
+    for (i, start) in all.iter().enumerate() {
+        assert_eq!(heap.find_object(start + 48 * 164 + 47), Some((SpanId(i as u32), 164)), "{start:#x}");
+        assert_eq!(heap.find_object(start + PAGE_SIZE), None);
+        // The same address with a tag in its uppermost byte is no pointer of Go's.
+        assert_eq!(heap.find_object(start | 1 << 56), None);
+    }
+    let mut beyond = TestSpan::small(1 << 48, 48, 165, 10);
+    beyond.limit = beyond.start + 48 * 165;
+    let (heap, _) = read(&World::new(vec![TestSpan::small(arm64, 48, 165, 10), beyond]));
+    assert_eq!((heap.spans().len(), heap.incidents().is_empty()), (1, false));
+}
+
 #[test]
 fn many_arenas_share_shards() {
     let spans = (0..600).map(|i| TestSpan::small(ARENA + i * ARENA_SIZE, 48, 165, 10)).collect();

@@ -150,3 +150,31 @@ pub trait FrameCodes {
     /// The code with this id.
     fn code(&self, id: CodeId) -> &FrameCode;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::{AMD64, ARM64};
+
+    /// SP, varp, conservative end and arguments, as `resolveInternal` computes them from a CFA of 0.
+    fn geometry(machine: &Architecture, role: Role, spdelta: i32) -> [i64; 4] {
+        let code = FrameCode::with_geometry(machine, role, Some(spdelta));
+        assert_eq!(code.frameless, spdelta == 0);
+        [code.sp, code.varp, code.conservative_end, code.argp]
+    }
+
+    #[test]
+    fn frames_of_amd64_have_their_return_address_at_the_top() {
+        assert_eq!(geometry(&AMD64, Role::Normal, 0), [-8, -8, -8, 0]);
+        assert_eq!(geometry(&AMD64, Role::Normal, 40), [-48, -16, -16, 0]);
+        assert_eq!(geometry(&AMD64, Role::Injected, 40), [-48, -16, -16, 0]);
+    }
+
+    #[test]
+    fn frames_of_arm64_have_it_at_the_bottom() {
+        assert_eq!(geometry(&ARM64, Role::Normal, 0), [0, 0, 0, 8]);
+        assert_eq!(geometry(&ARM64, Role::Normal, 48), [-48, -8, -8, 8]);
+        assert_eq!(geometry(&ARM64, Role::Injected, 48), [-48, -8, 8, 8]);
+        assert_eq!(geometry(&ARM64, Role::SigPanic, 48), [-48, -8, 8, 8]);
+    }
+}

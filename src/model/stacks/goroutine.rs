@@ -286,3 +286,54 @@ fn interrupted_at(start: Start, image: &dyn Image, codes: &mut dyn FrameCodes) -
     let handler = frames.iter().find(|f| codes.code(f.code).role == Role::SigTramp)?.cfa;
     codes.architecture().signal_frame.read(|offset| stack.word(handler.wrapping_add(offset)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::{AMD64, ARM64};
+    use crate::model::modules::testing::Bytes;
+    use crate::model::stacks::code::FLAG_TOP_FRAME;
+    use crate::model::stacks::testing::Codes;
+
+    /// A thread that died in `raise` (PC 1, no frame), called by a handler (PC 2), called by `sigtramp` (PC 3, with 192 bytes), whose
+    /// frame the kernel put its context above.
+    fn dying(machine: &'static Architecture, words: Vec<u64>, lr: u64) -> Option<(u64, Vec<u64>)> {
+        let mut codes = Codes::of(machine);
+        codes.add(1, 0, 0, Role::Normal).add(2, 32, 0, Role::Normal).add(3, 192, FLAG_TOP_FRAME, Role::SigTramp);
+        let mut registers = vec![0; machine.prstatus.dwarf.len()];
+        registers[machine.dwarf_sp] = 0x1000;
+        if let Some(i) = machine.dwarf_lr {
+            registers[i] = lr;
+        }
+        let thread = Thread { tid: 1, pc: 1, sp: 0x1000, dwarf_regs: registers, signal: 6 };
+        let image = Bytes::new(vec![(0x1000, words.iter().flat_map(|w| w.to_le_bytes()).collect())]);
+        interrupted(&thread, &|sp| (0x7000..0x8000).contains(&sp), &image, &mut codes)
+    }
+
+    #[test]
+    fn signal_frames_of_arm64() {
+        // The frame of PC 2 with its return address, that of sigtramp, siginfo and the ucontext up to fault_address.
+        let mut words = vec![3, 0, 0, 0];
+        words.resize(4 + 24 + 16 + 22 + 1, 0);
+        let regs = words.len();
+        words.extend((100..131).chain([0x7010, 77, 0]));
+        words.resize(512, 0);
+        let (pc, registers) = dying(&ARM64, words.clone(), 2).expect("a handler");
+        assert_eq!((pc, registers[0], registers[30], registers[31]), (77, 100, 130, 0x7010));
+        // SP on another stack, where no handler is.
+        words[regs + 31] = 0x1000;
+        assert_eq!(dying(&ARM64, words, 2), None);
+        assert_eq!(dying(&ARM64, vec![3; 8], 2), None, "cut off");
+    }
+
+    #[test]
+    fn signal_frames_of_amd64() {
+        let mut words = vec![2, 0, 0, 0, 0, 3];
+        // sigtramp's frame, its return address, the ucontext up to its registers.
+        words.resize(6 + 24 + 1 + 5, 0);
+        words.extend((100..115).chain([0x7010, 77]));
+        words.resize(512, 0);
+        let (pc, registers) = dying(&AMD64, words, 0).expect("a handler");
+        assert_eq!((pc, registers[0], registers[7], registers[8]), (77, 113, 0x7010, 100));
+    }
+}

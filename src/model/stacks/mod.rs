@@ -10,6 +10,8 @@ mod goroutine;
 mod layout;
 mod memory;
 mod tables;
+#[cfg(test)]
+mod testing;
 mod unwind;
 
 pub use bits::Bits;

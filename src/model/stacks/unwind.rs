@@ -168,39 +168,7 @@ pub fn unwind(start: Start, stack: StackMemory<'_>, codes: &mut dyn FrameCodes, 
 mod tests {
     use super::*;
     use crate::architecture::{AMD64, ARM64};
-    use crate::model::stacks::code::FrameCode;
-
-    struct Codes {
-        architecture: &'static Architecture,
-        list: Vec<FrameCode>,
-    }
-
-    impl Codes {
-        fn of(architecture: &'static Architecture) -> Self {
-            Self { architecture, list: Vec::new() }
-        }
-
-        fn add(&mut self, pc: u64, spdelta: i32, flag: u8, role: Role) -> &mut Self {
-            let geometry = FrameCode::with_geometry(self.architecture, role, Some(spdelta));
-            let name = format!("f{pc}").into();
-            self.list.push(FrameCode { pc, func: pc as u32, name, entry: pc & !0xf, flag, ..geometry });
-            self
-        }
-    }
-
-    impl FrameCodes for Codes {
-        fn architecture(&self) -> &'static Architecture {
-            self.architecture
-        }
-
-        fn find(&mut self, pc: u64) -> Option<CodeId> {
-            self.list.iter().position(|c| c.pc == pc).map(|i| CodeId(i as u32))
-        }
-
-        fn code(&self, id: CodeId) -> &FrameCode {
-            &self.list[id.0 as usize]
-        }
-    }
+    use crate::model::stacks::testing::Codes;
 
     fn stack(words: &[u64]) -> Vec<u8> {
         words.iter().flat_map(|w| w.to_le_bytes()).collect()

@@ -1,7 +1,7 @@
 //! Plans of a hand-made frame.
 
 use super::*;
-use crate::architecture::AMD64;
+use crate::architecture::{AMD64, ARM64};
 use crate::model::stacks::{Role, StackMaps};
 use crate::model::types::Type;
 
@@ -122,6 +122,24 @@ fn stack_objects_are_named_by_what_lies_there() {
     assert_eq!(found, [Some(("main.f.s", t.slice)), None]);
     let plan = build(&AMD64, &code, Some(&code), FrameMode::Conservative, &variables, &[], &t.table);
     assert_eq!((plan.objects.len(), &*plan.unnamed), (0, &[run(-56, 5), run(0, 3)][..]), "{plan:?}");
+}
+
+/// The word above `asyncPreempt` is the link register of what it interrupted.
+#[test]
+fn injected_calls_of_arm64_are_scanned_to_behind_the_link_register() {
+    let t = types();
+    let frame = |machine, role| FrameCode {
+        name: "runtime.asyncPreempt".into(),
+        arg_words: Some(0),
+        ..FrameCode::with_geometry(machine, role, Some(32))
+    };
+    let unnamed = |machine, role| {
+        let code = frame(machine, role);
+        build(machine, &code, Some(&code), FrameMode::Conservative, &[], &[], &t.table).unnamed
+    };
+    assert_eq!(unnamed(&ARM64, Role::Injected), [run(-32, 5)], "with the frame pointer between");
+    assert_eq!(unnamed(&ARM64, Role::Normal), [run(-32, 3)]);
+    assert_eq!(unnamed(&AMD64, Role::Injected), [run(-40, 3)]);
 }
 
 #[test]
