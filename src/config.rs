@@ -1,7 +1,9 @@
 //! What the user meant: every default filled in, every contradiction already refused by [`crate::cli`].
 
+use crate::live::Pause;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How much is printed.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +17,32 @@ pub enum Verbosity {
     Verbose,
 }
 
+/// A process to attach to.
+#[derive(Clone, Debug)]
+pub struct Attach {
+    /// Its id.
+    pub pid: u32,
+    /// How it is stopped; `None` chooses.
+    pub pause: Option<Pause>,
+    /// Longest stop.
+    pub max_pause: Option<Duration>,
+}
+
+/// A core to take of a process.
+#[derive(Clone, Debug)]
+pub struct Capture {
+    /// Its id.
+    pub pid: u32,
+    /// Where the core goes; compressed if it ends in `.zst`.
+    pub output: PathBuf,
+    /// How it is stopped; `None` chooses.
+    pub pause: Option<Pause>,
+    /// Longest stop.
+    pub max_pause: Option<Duration>,
+    /// How much is printed.
+    pub verbosity: Verbosity,
+}
+
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -22,6 +50,8 @@ pub struct Config {
     pub exe: PathBuf,
     /// The core dump, or a zstd-compressed copy of it.
     pub core: PathBuf,
+    /// The process that is analyzed instead of a core; `core` is empty then, and `exe` if it is the process's own.
+    pub attach: Option<Attach>,
     /// Where the profile goes; `-` is standard output.
     pub output: PathBuf,
     /// Worker threads. No result depends on it.

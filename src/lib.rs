@@ -6,10 +6,11 @@
 //! Each stage borrows the earlier ones and returns one new value; imports go to the left only (`tests/architecture.rs` holds it):
 //!
 //! ```text
-//! address, architecture, error, incident, timing <- image <- model <- roots <- traverse <- aggregate <- output <- pipeline <- cli
+//! address, architecture, error, incident, timing <- image <- live <- model <- roots <- traverse <- aggregate <- output <- pipeline <- cli
 //! ```
 //!
 //! * [`image`]: memory of the dumped process by address; knows ELF, nothing of Go.
+//! * [`live`]: the same of a process that runs: stopped, or as a snapshot.
 //! * [`model`]: what the bytes mean to the Go runtime: types, functions, spans, masks, stacks.
 //! * [`roots`]: the words where the collector starts, as named, typed, copied values.
 //! * [`traverse`]: the walk; every reachable object once, on one path.
@@ -37,6 +38,7 @@ pub mod config;
 pub mod error;
 pub mod image;
 pub mod incident;
+pub mod live;
 pub mod model;
 pub mod output;
 pub mod pipeline;

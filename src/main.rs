@@ -4,5 +4,5 @@
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    goref_fast::cli::main(goref_fast::pipeline::run)
+    goref_fast::cli::main(goref_fast::pipeline::run, goref_fast::pipeline::capture)
 }

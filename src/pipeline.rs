@@ -1,8 +1,12 @@
 //! The one file that knows every stage: calls them in order, times them, and hands the result to the outputs.
 
 use crate::address::{Addr, AddrRange, WORD};
+mod attach;
 mod books;
+mod capture;
 mod garbage;
+
+pub use capture::capture;
 
 use crate::aggregate::{Amount, Books, PathNode, PathTree, Totals, TypeTotal};
 use crate::config::Config;
@@ -32,7 +36,7 @@ use roaring::RoaringBitmap;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Analyzes a core and writes its profile.
+/// Analyzes a core or a process and writes its profile.
 ///
 /// # Errors
 /// The inputs cannot be read or do not belong together, the runtime's layout or its spans cannot be found, or an output cannot be
@@ -46,6 +50,9 @@ pub fn run(config: &Config, progress: &Progress) -> Result<Outcome> {
         .context(|| format!("cannot start {} threads", config.threads))?;
     let mut phases = Phases::default();
     let result = pool.install(|| {
+        if let Some(attach) = &config.attach {
+            return attach::analyze(attach, config, progress, &mut phases);
+        }
         let inputs = phases.time("open", || {
             progress.phase("opening executable and core");
             Inputs::open(&config.exe, &config.core, config.tmpdir.as_deref())
@@ -65,8 +72,8 @@ pub fn run(config: &Config, progress: &Progress) -> Result<Outcome> {
 ///
 /// # Errors
 /// As [`run`], less inputs and outputs.
-pub fn analyze(
-    process: &Process<'_>,
+pub fn analyze<I>(
+    process: &Process<'_, I>,
     image: &dyn Image,
     config: &Config,
     progress: &Progress,
@@ -109,8 +116,8 @@ pub struct Model {
 ///
 /// # Errors
 /// As [`analyze`].
-pub fn model_and_walk(
-    process: &Process<'_>,
+pub fn model_and_walk<I>(
+    process: &Process<'_, I>,
     image: &dyn Image,
     config: &Config,
     progress: &Progress,
@@ -124,27 +131,56 @@ pub fn model_and_walk(
 ///
 /// # Errors
 /// As [`analyze`].
-pub fn model_and_walk_observed<O: Observer>(
-    process: &Process<'_>,
+pub fn model_and_walk_observed<O: Observer, I>(
+    process: &Process<'_, I>,
     image: &dyn Image,
     config: &Config,
     observer: &O,
     progress: &Progress,
     phases: &mut Phases,
 ) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
-    check_is_go(&process.executable)?;
+    let debug = debug_information(&process.executable, progress, phases)?;
+    model_and_walk_with(debug, process, image, config, observer, &|_| Ok(()), progress, phases)
+}
+
+/// Reads what only the executable tells.
+fn debug_information<'img>(
+    executable: &Executable<'img>,
+    progress: &Progress,
+    phases: &mut Phases,
+) -> Result<DebugInfo<'img>> {
+    check_is_go(executable)?;
     progress.phase("reading debug information");
+    phases.time("debug information", || match DebugInfo::is_in(executable) {
+        true => DebugInfo::load(executable),
+        // The process itself has to be asked.
+        false => Ok(DebugInfo::default()),
+    })
+}
+
+/// As [`model_and_walk_observed`].
+///
+/// * `debug`: what the executable tells.
+/// * `modelled`: called when the heap's structures are read; objects, stacks and globals are not.
+#[expect(clippy::too_many_arguments, reason = "the stages' own inputs")]
+fn model_and_walk_with<'img, O: Observer, I>(
+    mut debug: DebugInfo<'img>,
+    process: &Process<'img, I>,
+    image: &dyn Image,
+    config: &Config,
+    observer: &O,
+    modelled: &dyn Fn(&Heap) -> Result<()>,
+    progress: &Progress,
+    phases: &mut Phases,
+) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
+    progress.phase("reading the runtime's structures");
     let bias = process.load_bias;
     let mut missing_names = None;
-    let mut debug = phases.time("debug information", || {
-        if DebugInfo::is_in(&process.executable) {
-            return DebugInfo::load(&process.executable);
-        }
-        let substitute = release::substitute(&process.executable, image, bias)?;
+    if !DebugInfo::is_in(&process.executable) {
+        let substitute = phases.time("debug information", || release::substitute(&process.executable, image, bias))?;
         missing_names = Some(substitute.missing_names);
-        Ok(substitute.debug)
-    })?;
-    progress.phase("reading the runtime's structures");
+        debug = substitute.debug;
+    }
     let (heap, modules, masks, queues, descriptors, counters) = phases.time("model", || {
         let layout = RuntimeLayout::find(&debug.types, &debug.variables, &debug.constants, bias)?;
         let modules = Modules::read(image, &layout)?;
@@ -155,6 +191,7 @@ pub fn model_and_walk_observed<O: Observer>(
         let counters = heap.counters().clone();
         Ok::<_, Error>((heap, modules, masks, queues, descriptors, counters))
     })?;
+    modelled(&heap)?;
     let (roots, walked, observed) = heap.while_fetching(image, || {
         progress.phase("collecting roots");
         let roots = phases.time("roots", || {
@@ -199,7 +236,7 @@ pub fn model_and_walk_observed<O: Observer>(
     Ok((model, walked, roots, observed))
 }
 
-fn result(process: &Process<'_>, image: &dyn Image, model: &Model, walked: Walked, roots: &Roots) -> RunResult {
+fn result<I>(process: &Process<'_, I>, image: &dyn Image, model: &Model, walked: Walked, roots: &Roots) -> RunResult {
     let heap = model.heap.totals();
     let nodes = walked.paths.nodes();
     let sum = |masked: bool| {
@@ -220,7 +257,7 @@ fn result(process: &Process<'_>, image: &dyn Image, model: &Model, walked: Walke
         conservative: Amount { objects: walked.stats.conservative_objects, bytes: walked.stats.conservative_bytes },
     };
     incidents.add("paths.over_budget", walked.stats.over_budget);
-    let partial = partial(process.image.missing().bytes(), heap, &incidents);
+    let partial = partial(image.missing().bytes(), heap, &incidents);
     let walk = WalkStats {
         levels: walked.stats.levels,
         candidates: walked.stats.candidates,
@@ -256,6 +293,7 @@ fn result(process: &Process<'_>, image: &dyn Image, model: &Model, walked: Walke
         incidents,
         conservative_holds,
         missing_names: model.missing_names,
+        stops: None,
         partial,
     }
 }
@@ -359,7 +397,7 @@ fn path_tree(nodes: &[Node], labels: Vec<Box<str>>) -> PathTree {
     PathTree { nodes: merged, labels }
 }
 
-fn target(process: &Process<'_>, counters: &RuntimeCounters) -> Target {
+fn target<I>(process: &Process<'_, I>, counters: &RuntimeCounters) -> Target {
     let exe = &process.executable;
     let entry = Addr(exe.entry().wrapping_add(process.load_bias));
     // The name in the dumped process, not that of EXE: a renamed copy must give the same profile.

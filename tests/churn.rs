@@ -45,6 +45,8 @@ macro_rules! churn {
 }
 
 churn! {
+    go_1_19: "1.19.8", Default;
+    go_1_21: "1.21.13", Default;
     go_1_24: "1.24.11", Default;
     go_1_25: "1.25.5", Default;
     go_1_26: "1.26.6", Default;

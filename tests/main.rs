@@ -5,6 +5,7 @@
 //! * [`fixtures`]: the Go programs of `testdata/programs`, one core per toolchain and build mode: totals to the byte, every
 //!   stated path, the same bytes for every number of threads, `go tool pprof` without warnings.
 //! * [`shapes`]: generated heaps of `perf/gen`: totals of a million mixed objects, lists, self-referring types.
+//! * [`attach`]: running processes: the same bytes as from a core; a busy program that is attached to, and the attacher killed, many times.
 //! * [`crash`]: programs that die in several ways, dumped by the kernel or by gdb; every object that a crash makes is named.
 //! * [`books`]: a program that states its own books: every total, counter and kind of garbage; and roots left out one kind at a time.
 //! * [`cgo`]: goroutines in C code and in functions that C called.
@@ -21,11 +22,13 @@
 //! A test that lacks a tool (network, gdb) says so and passes; `GOREF_REQUIRE_ALL=1` turns that into a failure. Environment:
 //! * `GOREF_GO_ROOTS`: a folder with `VERSION/go/bin/go` inside, used instead of downloading toolchains;
 //! * `GOREF_GO_VERSIONS`: the versions to test, separated by commas (default: all that are known);
+//! * `GOREF_ATTACH_ROUNDS`: how often a busy program is attached to in each way (default: a few times);
 //! * `GOREF_REFERENCE`: folders with `exe` and `core`, separated by colons, to hold against the reference walkers as well.
 
 #![allow(missing_docs)]
 
 mod architecture;
+mod attach;
 mod bad_input;
 mod books;
 mod cgo;

@@ -106,6 +106,7 @@ fn measure(criterion: &mut Criterion, dump: &Dump, pools: &[ThreadPool]) {
     let config = Config {
         exe: dump.exe.clone(),
         core: dump.core.clone(),
+        attach: None,
         output: "never-written".into(),
         threads: NonZeroUsize::MIN,
         max_depth: 256,

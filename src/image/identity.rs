@@ -124,6 +124,31 @@ pub(crate) fn check(
     }
 }
 
+/// Refuses an executable that is not `running`, the one that a process runs, by their build ids.
+///
+/// # Errors
+/// The ids differ, or there is none that both have.
+pub fn check_same_program(exe: &Executable<'_>, running: &Executable<'_>, process: &str) -> Result<()> {
+    let (ours, theirs) = (exe.build_ids(), running.build_ids());
+    let pairs = [("GNU build id", theirs.gnu, ours.gnu), ("Go build id", theirs.go, ours.go)];
+    let mut same = exe.data() == running.data();
+    let refused = |detail: &str| {
+        Error::new(format!("executable {} does not belong to {process}: {detail}", exe.path().display()))
+            .remedy(format!("give the executable that the process runs, {}, or leave it out", running.path().display()))
+    };
+    for (kind, expected, found) in pairs {
+        if let (Some(expected), Some(found)) = (expected, found) {
+            if expected != found {
+                let detail =
+                    format!("{kind}: the process has {}, the executable {}", show_id(expected), show_id(found));
+                return Err(refused(&detail));
+            }
+            same = true;
+        }
+    }
+    if same { Ok(()) } else { Err(refused("they have no build id in common")) }
+}
+
 /// The build ids in the process's memory, as far as the core holds them.
 fn process_build_ids<'img>(image: &MappedCore<'img>, notes: &CoreNotes) -> Option<BuildIds<'img>> {
     let at_phdr = notes.aux(AT_PHDR)?;

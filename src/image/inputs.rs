@@ -28,12 +28,7 @@ impl Inputs {
     /// # Errors
     /// A file cannot be opened, mapped or unpacked, is empty, or is no regular file. Contents are not looked at here.
     pub fn open(exe: &Path, core: &Path, tmpdir: Option<&Path>) -> Result<Self> {
-        let exe = Input::open(exe, "executable", tmpdir)?;
-        if exe.truncated {
-            return Err(
-                Error::new(format!("{}: the compressed data ends early", exe.what)).remedy("copy the file again")
-            );
-        }
+        let exe = Input::executable(exe, tmpdir)?;
         let core = Input::open(core, "core dump", tmpdir)?;
         Ok(Self { exe, core, libraries: OnceLock::new() })
     }
@@ -94,6 +89,26 @@ impl Stamp {
 }
 
 impl Input {
+    /// Opens and maps an executable alone; the compressed data must be whole.
+    ///
+    /// # Errors
+    /// As [`Inputs::open`].
+    pub fn executable(path: &Path, tmpdir: Option<&Path>) -> Result<Self> {
+        let exe = Self::open(path, "executable", tmpdir)?;
+        if exe.truncated {
+            return Err(
+                Error::new(format!("{}: the compressed data ends early", exe.what)).remedy("copy the file again")
+            );
+        }
+        Ok(exe)
+    }
+
+    /// The same, named in messages and profiles as `path`: what it was opened by says little.
+    #[must_use]
+    pub fn known_as(self, path: &Path) -> Self {
+        Self { path: path.to_owned(), what: format!("executable {}", path.display()), ..self }
+    }
+
     fn open(path: &Path, role: &str, tmpdir: Option<&Path>) -> Result<Self> {
         let what = format!("{role} {}", path.display());
         // Looked at before opening: opening a pipe would wait for its writer.
@@ -150,7 +165,11 @@ impl Input {
         self.truncated
     }
 
-    fn verify_unchanged(&self) -> Result<()> {
+    /// As [`Inputs::verify_unchanged`], of this file.
+    ///
+    /// # Errors
+    /// It changed.
+    pub fn verify_unchanged(&self) -> Result<()> {
         let metadata = self.file.metadata().context(|| format!("{}: cannot read the file size", self.what))?;
         let now = Stamp::of(&metadata);
         if now.len != self.opened.len {

@@ -21,6 +21,7 @@ pub(crate) mod synth;
 #[cfg(test)]
 mod tests;
 
+pub use identity::check_same_program;
 pub use inputs::{Input, Inputs};
 pub use libraries::Library;
 pub use map::FileMap;

@@ -18,12 +18,14 @@ use crate::error::{Error, Result};
 use crate::incident::Incidents;
 
 /// The dumped process.
+///
+/// * `I`: its memory: a core's, unless it is [assembled](Process::assemble) from other parts.
 #[derive(Debug)]
-pub struct Process<'img> {
+pub struct Process<'img, I = MappedCore<'img>> {
     /// The machine that it ran on.
     pub architecture: &'static Architecture,
     /// Its memory.
-    pub image: MappedCore<'img>,
+    pub image: I,
     /// Its threads, in the order of the core (the kernel puts the one that died first).
     pub threads: Vec<Thread>,
     /// Its file mappings, sorted by address.
@@ -100,6 +102,41 @@ impl<'img> Process<'img> {
         }
         let Library { executable, load_bias } = program;
         Ok(Self { architecture, image, threads, files, auxv, executable, libraries, load_bias, incidents })
+    }
+}
+
+impl<'img, I> Process<'img, I> {
+    /// A process whose memory is not a core's.
+    ///
+    /// * `executable`: the one that it runs; `image`, `threads`, `files` (sorted), `auxv`: as the fields.
+    /// * `what`: names the process in messages.
+    ///
+    /// # Errors
+    /// The executable is not where the auxiliary vector says that it was loaded.
+    pub fn assemble(
+        executable: Executable<'img>,
+        image: I,
+        threads: Vec<Thread>,
+        files: Vec<FileMapping>,
+        auxv: Vec<(u64, u64)>,
+        what: &str,
+    ) -> Result<Self> {
+        let architecture = executable.architecture();
+        let mut notes = CoreNotes::new(architecture);
+        (notes.threads, notes.files, notes.auxv) = (threads, files, auxv);
+        let load_bias = identity::load_bias(&executable, &notes, what)?;
+        let CoreNotes { threads, files, auxv, .. } = notes;
+        Ok(Self {
+            architecture,
+            image,
+            threads,
+            files,
+            auxv,
+            executable,
+            libraries: Vec::new(),
+            load_bias,
+            incidents: Incidents::default(),
+        })
     }
 }
 

@@ -87,6 +87,25 @@ impl Destination {
         }
     }
 
+    /// As [`Destination::write`], for content that needs a file with holes: no pipe, not standard output.
+    ///
+    /// # Errors
+    /// As [`Destination::write`]; the place is no regular file.
+    pub fn write_file(&self, write: impl FnOnce(File) -> io::Result<()>) -> Result<()> {
+        let Self::Replace { path, mode } = self else {
+            return Err(Error::new("cannot write the core: expected a regular file").remedy("name a file: -o FILE"));
+        };
+        let file = temporary(path)?;
+        let written = file.as_file().try_clone().and_then(write);
+        written.map_err(|e| cannot_write(path, e))?;
+        if let Some(mode) = mode {
+            let kept = file.as_file().set_permissions(Permissions::from_mode(*mode));
+            kept.map_err(|e| cannot_write(path, e))?;
+        }
+        file.persist(path).map_err(|e| cannot_write(path, e.error))?;
+        Ok(())
+    }
+
     /// The path to show, `None` for standard output.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {

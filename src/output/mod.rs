@@ -25,6 +25,7 @@ use crate::aggregate::{Books, PathTree, Row, Totals, TypeTotal, heaviest_roots, 
 use crate::config::{Config, Verbosity};
 use crate::error::Result;
 use crate::incident::Incidents;
+use crate::live::Stops;
 use crate::timing::Phases;
 
 use file::Destination;
@@ -111,6 +112,8 @@ pub struct RunResult {
     pub conservative_holds: Vec<ConservativeHold>,
     /// A sentence about what has no names, if the executable has no debug information.
     pub missing_names: Option<&'static str>,
+    /// How long a live process stood still.
+    pub stops: Option<Stops>,
     /// Sentences about what is missing and how much. Each makes the result partial. What [`Totals`] shows (unread bytes, books
     /// that do not balance) is added here by [`Outputs::write_all`].
     pub partial: Vec<String>,

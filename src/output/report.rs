@@ -3,6 +3,7 @@
 //! Everything but the last part of `-v` (times, memory) is the same for equal inputs.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
@@ -10,6 +11,7 @@ use super::{RunResult, Summary, books, release};
 use crate::aggregate::Row;
 use crate::config::Verbosity;
 use crate::image::EXECUTABLE_NOT_VERIFIED;
+use crate::live::Stops;
 
 /// Columns of a terminal below which tables are not fitted to it.
 const MIN_WRAP_WIDTH: u16 = 72;
@@ -78,9 +80,37 @@ fn write_report(out: &mut String, result: &RunResult, summary: &Summary, verbosi
         let count: u64 = result.incidents.iter().map(|(_, n)| n).fold(0, u64::saturating_add);
         writeln!(out, "{count} soft errors were counted and passed over; -v lists them by cause.")?;
     }
+    if let Some(stops) = &result.stops {
+        write_stops(out, stops)?;
+    }
     if let Some(path) = &summary.path {
         let path = printable(&path.display().to_string());
         writeln!(out, "wrote {path}; open it with: go tool pprof -http=:5079 {path}")?;
+    }
+    Ok(())
+}
+
+/// The report of a capture.
+pub fn capture(stops: &Stops, exe: &Path, core: &Path) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_stops(&mut text, stops);
+    let (exe, core) = (printable(&exe.display().to_string()), printable(&core.display().to_string()));
+    let _ = writeln!(text, "wrote {core}; analyze it with: goref-fast core {exe} {core}");
+    text
+}
+
+/// How long a live process stood still.
+fn write_stops(out: &mut String, stops: &Stops) -> std::fmt::Result {
+    let choice = &stops.choice;
+    write!(out, "the process stood still for ")?;
+    for (i, (what, stopped)) in stops.stops.iter().enumerate() {
+        let ms = stopped.as_secs_f64() * 1e3;
+        write!(out, "{}{ms:.1} ms ({what})", if i == 0 { "" } else { " and " })?;
+    }
+    writeln!(out, "; --pause {}: {}", choice.pause.name(), printable(&choice.why))?;
+    if stops.left {
+        writeln!(out, "a dead child of the process could not be removed; the next attach does it")?;
     }
     Ok(())
 }

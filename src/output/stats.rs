@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 use super::{RunResult, Summary};
 use crate::aggregate::{Amount, Beside, Check, ClassTotals, Garbage, GarbageClass, Queues, Totals, TypeTotal};
 use crate::incident::Incidents;
+use crate::live::Stops;
 use crate::timing::Phases;
 
 /// The whole file.
@@ -68,6 +69,8 @@ struct Stats<'a> {
     garbage: GarbageOut<'a>,
     /// What finalizers and cleanups hold, and who runs them.
     finalizers: &'a Queues,
+    /// How a live process was stopped, and for how long; `null` for a core.
+    pause: Option<PauseOut<'a>>,
     /// Soft errors by cause.
     incidents: IncidentCounts<'a>,
     /// Sentences that say what is missing; empty means exit status 0.
@@ -97,6 +100,31 @@ struct TotalsOut {
     conservative: Amount,
     /// Whether the equation holds in bytes and slots.
     balanced: bool,
+}
+
+/// `fork`: the stop of all threads that made the snapshot, then the stop of one thread that reaped it.
+#[derive(Serialize)]
+struct PauseOut<'a> {
+    /// `fork`, `copy` or `whole`.
+    mode: &'static str,
+    /// Why this one.
+    why: &'a str,
+    /// Each stop, in order.
+    stops: Vec<StopOut>,
+}
+
+#[derive(Serialize)]
+struct StopOut {
+    /// `snapshot` and `reap`, or `hold`.
+    what: &'static str,
+    seconds: f64,
+}
+
+impl<'a> From<&'a Stops> for PauseOut<'a> {
+    fn from(stops: &'a Stops) -> Self {
+        let stop = |(what, stopped): &(&'static str, Duration)| StopOut { what, seconds: seconds(*stopped) };
+        Self { mode: stops.choice.pause.name(), why: &stops.choice.why, stops: stops.stops.iter().map(stop).collect() }
+    }
 }
 
 /// A counter with its difference.
@@ -227,6 +255,7 @@ pub(crate) fn write_stats(mut out: impl Write, result: &RunResult, summary: &Sum
         runtime_counters: result.books.checks.iter().map(CheckOut::from).collect(),
         garbage: GarbageOut::from(&result.books.garbage),
         finalizers: &result.books.queues,
+        pause: result.stops.as_ref().map(PauseOut::from),
         incidents: IncidentCounts(&result.incidents),
         partial: &result.partial,
     };

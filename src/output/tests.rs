@@ -158,6 +158,7 @@ fn config(folder: &Path) -> Config {
     Config {
         exe: "app".into(),
         core: "core".into(),
+        attach: None,
         output: folder.join("grf.out"),
         threads: NonZeroUsize::MIN,
         max_depth: 256,

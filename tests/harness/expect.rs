@@ -13,7 +13,8 @@
 //!
 //! `count` and `bytes` must be met exactly (a path that is not there has 0 of both); `min_count` and `min_bytes` are lower
 //! bounds, for what the hash seed or the release decides. Sizes are size-class sizes. In a file that begins with `//go:build go1.24`
-//! (or `!go1.24`) everything is since (or until before) that release.
+//! (or `!go1.24`) everything is since (or until before) that release. Frames behind a closure's function (`pkg.f.func1`) are its
+//! captures, which the debug information of Go before 1.23 does not place: such a path is since 1.23.
 //!
 //! `mode="default"` or `mode="noopt"` restricts a statement to one build mode, `since="1.25"` and `until="1.25"` (inclusive) to
 //! releases, `without="noswissmap,race"` to builds without these experiments and build modes, `with=".."` to builds with one of them.
@@ -214,8 +215,19 @@ fn parse(text: &str, at: &str) -> Expectation {
         }
     }
     let scope = scope.unwrap_or_else(|| panic!("{at}: no path, prefix or within"));
+    if let Scope::Path(path) | Scope::Prefix(path) = &scope
+        && path.iter().take(path.len() - 1).skip(1).any(|frame| is_closure(frame))
+    {
+        since = since.max(23);
+    }
     assert!(!matches!((count, bytes), (Bound::Any, Bound::Any)), "{at}: states nothing");
     Expectation { at: at.to_owned(), scope, count, bytes, mode, with, without, since, until }
+}
+
+/// Whether a frame is the function of a closure.
+fn is_closure(frame: &str) -> bool {
+    let name = frame.rsplit_once(".func").map(|(_, number)| number);
+    name.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
 }
 
 #[test]
@@ -232,6 +244,8 @@ fn grammar() {
     read_file("//go:build go1.25\n\n//goref:expect path=\"$P.X\" count=1\n", "g.go", "p/q", &mut tagged);
     let last = tagged.pop().expect("one more");
     assert!(!last.applies("1.24.11", Mode::Default) && last.applies("1.25.5", Mode::Default));
+    let closure = parse("path=\"p.X -> p.f.func1 -> v. (*p.V)\" count=1", "here");
+    assert!(!closure.applies("1.22.10", Mode::Default) && closure.applies("1.23.9", Mode::Default));
     let Scope::Path(path) = &all[1].scope else { panic!("{all:?}") };
     assert_eq!(path[..], ["p/q.B".to_owned(), "x. (*p/q.T)".to_owned(), "y. (string)".to_owned()]);
     assert_eq!(all[1].at, "f.go:2");

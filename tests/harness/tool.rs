@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// One finished run of `goref-fast core`.
+/// One finished run of `goref-fast core` or `attach`.
 pub struct Ran {
     pub output: Output,
     pub profile: PathBuf,
@@ -61,6 +61,15 @@ pub fn core_limited(exe: &Path, core: &Path, args: &[&str], kib: u64, limit: Dur
     command.arg("-c").arg(format!("ulimit -d {kib} && ulimit -c 0 && exec \"$0\" \"$@\""));
     command.arg(env!("CARGO_BIN_EXE_goref-fast")).arg("core").arg(exe).arg(core).arg("-o").arg(&profile).args(args);
     Ran { output: output_within(command.current_dir(dir.path()), limit), profile, _dir: dir }
+}
+
+/// `goref-fast attach PID -o grf.out ARGS`.
+pub fn attach(pid: u32, args: &[&str]) -> Ran {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let profile = dir.path().join("grf.out");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_goref-fast"));
+    command.args(["attach", &pid.to_string(), "-o"]).arg(&profile).args(args).current_dir(dir.path());
+    Ran { output: output(&mut command), profile, _dir: dir }
 }
 
 /// Like [`core`], and the run must succeed.

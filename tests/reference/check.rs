@@ -29,6 +29,7 @@ pub fn config(exe: &Path, core: &Path) -> Config {
     Config {
         exe: exe.to_owned(),
         core: core.to_owned(),
+        attach: None,
         output: "-".into(),
         threads: 2.try_into().expect("not zero"),
         max_depth: 256,

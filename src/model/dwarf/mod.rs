@@ -124,6 +124,7 @@ impl ClosureLayout {
 }
 
 /// The executable's debug information: a [`TypeTable`] and what is needed to find variables by PC.
+#[derive(Default)]
 pub struct DebugInfo<'img> {
     /// All types that have a DIE.
     pub types: TypeTable,
@@ -206,18 +207,7 @@ impl<'img> DebugInfo<'img> {
     /// * `variables`: by address; an opaque type stands for one that nobody knows.
     #[must_use]
     pub fn without_dwarf(types: TypeTable, variables: Vec<GlobalVariable>, constants: FxHashMap<String, i64>) -> Self {
-        Self {
-            types,
-            variables,
-            constants,
-            incidents: Incidents::default(),
-            sections: Sections::default(),
-            units: Vec::new(),
-            type_offsets: TypeOffsets::default(),
-            functions: Vec::new(),
-            generics: Generics::default(),
-            variables_by_pc: DashMap::default(),
-        }
+        Self { types, variables, constants, ..Self::default() }
     }
 
     /// Whether this is what DWARF says; else it is what is known without.

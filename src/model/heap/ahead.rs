@@ -54,6 +54,14 @@ impl Heap {
         spans.map(|(span, details)| AddrRange { start: Addr(span.start), len: details.npages * PAGE_SIZE })
     }
 
+    /// Spans without pointers, in address order, of slots from `slot_bytes` on: what a walk does not read. Small ones are not safe to
+    /// leave out: masks of types that `reflect` made are such objects.
+    pub fn memory_without_pointers(&self, slot_bytes: u64) -> impl Iterator<Item = AddrRange> {
+        let left_out = move |span: &super::Span| span.noscan() && span.elem_size() >= slot_bytes;
+        let spans = self.spans.iter().zip(&self.details).filter(move |(span, _)| left_out(span));
+        spans.map(|(span, details)| AddrRange { start: Addr(span.start), len: details.npages * PAGE_SIZE })
+    }
+
     fn seems_cached(&self, image: &dyn Image) -> bool {
         let mut slow = 0;
         for i in (0..self.spans.len()).step_by(self.spans.len().div_ceil(SAMPLES).max(1)) {

@@ -13,26 +13,33 @@ type Item struct {
 
 var (
 	// Header (104 or 112 bytes, slot of 112) and buffer of 4 pointers. Indices are buffer positions.
-	//goref:expect path="$P.Pointers" count=2 bytes=144
+	//goref:expect path="$P.Pointers" since="1.23" count=2 bytes=144
+	//goref:expect path="$P.Pointers" until="1.22" count=2 bytes=128
 	//goref:expect path="$P.Pointers -> [0]. (*$P.V)" count=0 bytes=0
 	//goref:expect path="$P.Pointers -> [1]. (*$P.V)" count=1 bytes=32
 	//goref:expect path="$P.Pointers -> [2]. (*$P.V)" count=1 bytes=32
 	Pointers chan *V
 	// Pointer-free elements share one object with the header: 104 or 112 + 800, slot of 1024.
-	//goref:expect path="$P.Numbers" count=1 bytes=1024
+	//goref:expect path="$P.Numbers" since="1.23" count=1 bytes=1024
+	//goref:expect path="$P.Numbers" until="1.22" count=1 bytes=896
 	Numbers chan int64
-	//goref:expect path="$P.Structs" count=2 bytes=304
+	//goref:expect path="$P.Structs" since="1.23" count=2 bytes=304
+	//goref:expect path="$P.Structs" until="1.22" count=2 bytes=288
 	//goref:expect path="$P.Structs -> [0]. ($P.Item) -> P. (*$P.V)" count=1 bytes=32
 	//goref:expect path="$P.Structs -> [10+]. ($P.Item) -> P. (*$P.V)" count=2 bytes=64
 	Structs chan Item
-	//goref:expect path="$P.Unbuffered" count=1 bytes=112
+	//goref:expect path="$P.Unbuffered" since="1.23" count=1 bytes=112
+	//goref:expect path="$P.Unbuffered" until="1.22" count=1 bytes=96
 	Unbuffered chan *V
-	//goref:expect path="$P.Closed" count=1 bytes=112
+	//goref:expect path="$P.Closed" since="1.23" count=1 bytes=112
+	//goref:expect path="$P.Closed" until="1.22" count=1 bytes=96
 	Closed chan struct{}
-	//goref:expect path="$P.Directed" count=2 bytes=128
+	//goref:expect path="$P.Directed" since="1.23" count=2 bytes=128
+	//goref:expect path="$P.Directed" until="1.22" count=2 bytes=112
 	//goref:expect path="$P.Directed -> [0]. (*$P.V)" count=1 bytes=32
 	Directed <-chan *V
-	//goref:expect path="$P.OfChans -> [0]. (chan *$P.V)" count=2 bytes=128
+	//goref:expect path="$P.OfChans -> [0]. (chan *$P.V)" since="1.23" count=2 bytes=128
+	//goref:expect path="$P.OfChans -> [0]. (chan *$P.V)" until="1.22" count=2 bytes=112
 	//goref:expect path="$P.OfChans -> [0]. (chan *$P.V) -> [1]. (*$P.V)" count=1 bytes=32
 	OfChans chan chan *V
 	//goref:expect path="$P.InIface -> [0]. (*$P.V)" count=1 bytes=32

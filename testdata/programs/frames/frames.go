@@ -83,7 +83,7 @@ func (o *Obj) Wait(v *V, a [2]*V) {
 
 // A method value made by package reflect.
 //
-//goref:expect path="$P.methodValue -> reflect.methodValueCall" mode="default" count=2 bytes=96
+//goref:expect path="$P.methodValue -> reflect.methodValueCall" mode="default" since="1.22" count=2 bytes=96
 //go:noinline
 func methodValue() {
 	fn := reflect.ValueOf(&Obj{newV()}).Method(0).Interface().(func(*V, [2]*V))
@@ -254,9 +254,9 @@ func timerFunc() {
 
 // The compiler keeps no place for a slice of constant size whose memory is in the frame: its address is a constant, too.
 //
-//goref:expect path="$P.constant.s -> [0]. (*$P.Obj)" count=1 bytes=8
-//goref:expect path="$P.constant.s -> [0]. (*$P.Obj) -> P. (*$P.V)" count=1 bytes=48
-//goref:expect path="$P.constant.s -> [10+]. (*$P.Obj) -> P. (*$P.V)" count=10 bytes=480
+//goref:expect path="$P.constant.s -> [0]. (*$P.Obj)" since="1.21" count=1 bytes=8
+//goref:expect path="$P.constant.s -> [0]. (*$P.Obj) -> P. (*$P.V)" since="1.21" count=1 bytes=48
+//goref:expect path="$P.constant.s -> [10+]. (*$P.Obj) -> P. (*$P.V)" since="1.21" count=10 bytes=480
 //go:noinline
 func constant() {
 	s := make([]*Obj, 20)

@@ -29,8 +29,9 @@ var (
 	//goref:expect path="$P.Pairs -> [0]. ($P.Pair[string,*$P.V]) -> Key. (string)" count=1 bytes=24
 	Pairs []Pair[string, *V]
 	// Behind a value without size there is a padding word: groups of 8 + 8*24 bytes.
-	//goref:expect path="$P.Names" without="mapsplitgroup" count=2 bytes=256
+	//goref:expect path="$P.Names" since="1.24" without="noswissmap,mapsplitgroup" count=2 bytes=256
 	//goref:expect path="$P.Names" with="mapsplitgroup" count=2 bytes=192
+	//goref:expect path="$P.Names" until="1.23" count=2 bytes=192
 	//goref:expect path="$P.Names -> $mapkey. (string)" count=2 bytes=48
 	Names Set[string]
 	//goref:expect path="$P.Boxed" count=1 bytes=16
@@ -53,7 +54,7 @@ func hold[T any](v *T) func() *T { return func() *T { return v } }
 
 // wait parks with a variable of parametric type.
 //
-//goref:expect path="$P.wait[go.shape.[4]uint64].v" count=3 bytes=96
+//goref:expect path="$P.wait[go.shape.[4]uint64].v" since="1.20" count=3 bytes=96
 //go:noinline
 func wait[T any](v *T, park chan struct{}) {
 	<-park

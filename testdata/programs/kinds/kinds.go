@@ -48,7 +48,8 @@ type All struct {
 //goref:expect path="$HOLDER -> Struct. ($P.Part) -> P. (*$P.V)" count=1 bytes=32
 //goref:expect path="$HOLDER -> Map. (map[int64]*$P.V)" count=2 bytes=192
 //goref:expect path="$HOLDER -> Map. (map[int64]*$P.V) -> $mapval. (*$P.V)" count=2 bytes=64
-//goref:expect path="$HOLDER -> Chan. (chan *$P.V)" count=2 bytes=128
+//goref:expect path="$HOLDER -> Chan. (chan *$P.V)" since="1.23" count=2 bytes=128
+//goref:expect path="$HOLDER -> Chan. (chan *$P.V)" until="1.22" count=2 bytes=112
 //goref:expect path="$HOLDER -> Chan. (chan *$P.V) -> [0]. (*$P.V)" count=1 bytes=32
 //goref:expect path="$HOLDER -> Func. (func() *$P.V)" count=1 bytes=16
 //goref:expect path="$HOLDER -> Func. (func() *$P.V) -> $P.fill.func1 -> held. (*$P.V)" count=1 bytes=32
@@ -67,7 +68,8 @@ var (
 	InMap map[int64]All
 	//goref:expect path="$P.InSlice" count=1 bytes=144
 	InSlice []All
-	//goref:expect path="$P.InChan" count=2 bytes=256
+	//goref:expect path="$P.InChan" since="1.23" count=2 bytes=256
+	//goref:expect path="$P.InChan" until="1.22" count=2 bytes=240
 	InChan chan All
 	// A captured value over 128 bytes is captured by reference: the closure object is {F, &all}.
 	//goref:expect path="$P.Captured" count=1 bytes=16
@@ -109,7 +111,8 @@ func capture() func() *All {
 //goref:expect path="$P.locals.slice -> [1]. (*$P.V)" mode="noopt" count=1 bytes=32
 //goref:expect path="$P.locals.m" mode="noopt" count=2 bytes=192
 //goref:expect path="$P.locals.m -> $mapval. (*$P.V)" mode="noopt" count=2 bytes=64
-//goref:expect path="$P.locals.c" mode="noopt" count=2 bytes=128
+//goref:expect path="$P.locals.c" mode="noopt" since="1.23" count=2 bytes=128
+//goref:expect path="$P.locals.c" mode="noopt" until="1.22" count=2 bytes=112
 //goref:expect path="$P.locals.c -> [0]. (*$P.V)" mode="noopt" count=1 bytes=32
 //goref:expect path="$P.locals.f" mode="noopt" count=1 bytes=16
 //goref:expect path="$P.locals.f -> $P.fill.func1 -> held. (*$P.V)" mode="noopt" count=1 bytes=32

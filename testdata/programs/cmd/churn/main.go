@@ -84,7 +84,7 @@ func grow(depth, seed int) *Tree {
 
 //go:noinline
 func list(n int) (l *Local) {
-	for range n {
+	for i := 0; i < n; i++ {
 		l = &Local{next: l, mark: mark + 2}
 	}
 	return l
@@ -93,7 +93,7 @@ func list(n int) (l *Local) {
 //go:noinline
 func capture(n int) func() int {
 	var l *Captured
-	for range n {
+	for i := 0; i < n; i++ {
 		l = &Captured{next: l, mark: mark + 4}
 	}
 	return func() int {
@@ -112,11 +112,11 @@ func churn(id int) {
 	c := make(chan []byte, 8)
 	for i := 0; ; i++ {
 		m := map[string]*Tree{}
-		for k := range 20 {
+		for k := 0; k < 20; k++ {
 			m[strconv.Itoa(k+i)] = grow(4, k)
 		}
 		s := make([]string, 0, 1)
-		for k := range 100 {
+		for k := 0; k < 100; k++ {
 			s = append(s, strconv.Itoa(k*i))
 		}
 		strings.Store(&s)
@@ -124,7 +124,7 @@ func churn(id int) {
 		select {
 		case c <- make([]byte, i*37%70_000):
 		default:
-			for range 8 {
+			for k := 0; k < 8; k++ {
 				<-c
 			}
 		}
@@ -153,14 +153,14 @@ func deep(n int, m map[string]*Tree) int {
 }
 
 func main() {
-	for range globals {
+	for i := 0; i < globals; i++ {
 		head = &Global{next: head, mark: mark + 1}
 	}
-	for i := range values {
+	for i := 0; i < values; i++ {
 		table[i] = &Value{mark: mark + 3}
 	}
 	debug.SetGCPercent(10)
-	for i := range workers {
+	for i := 0; i < workers; i++ {
 		go churn(i)
 	}
 	go func() {

@@ -126,13 +126,13 @@ func holder(v *V) func() {
 }
 
 func main() {
-	for range 10_000 {
+	for i := 0; i < 10_000; i++ {
 		head = &Node{next: head}
 	}
-	for i := range int64(1000) {
+	for i := int64(0); i < 1000; i++ {
 		table[i] = new(V)
 	}
-	for range 50 {
+	for i := 0; i < 50; i++ {
 		go parked(newV())
 		<-started
 	}
@@ -151,7 +151,7 @@ func main() {
 		}
 	case "prologue":
 		runtime.GOMAXPROCS(1)
-		for range 2 {
+		for i := 0; i < 2; i++ {
 			go enter(newV(), []*V{newV(), newV()})
 		}
 		for spinning.Load() < 2 {
@@ -161,7 +161,7 @@ func main() {
 		runtime.GOMAXPROCS(1)
 		held = holder(newV())
 		runtime.GC() // starts its workers
-		for range 8 {
+		for i := 0; i < 8; i++ {
 			go func() {}() // the place of a dead goroutine is free when it is needed
 		}
 		runtime.Gosched()

@@ -1,0 +1,181 @@
+//! How a process is made to stand still: [`Choice`], from what it is and what the machine has.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Subject;
+use crate::error::{Error, Result};
+
+/// How long all threads of a process stand still.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// Until the process has made a copy-on-write snapshot of itself.
+    Fork,
+    /// Until what the analysis needs is copied.
+    Copy,
+    /// As long as the analysis takes.
+    Whole,
+}
+
+impl Pause {
+    /// As the command line has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fork => "fork",
+            Self::Copy => "copy",
+            Self::Whole => "whole",
+        }
+    }
+}
+
+/// A way and its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// How.
+    pub pause: Pause,
+    /// Why.
+    pub why: String,
+}
+
+/// The kernel's copy of page tables: measured 18 ms per GiB of 4 KiB pages (perf/notes).
+const FORK_PER_GIB: Duration = Duration::from_millis(20);
+
+/// Of its private memory, what a busy process may write while a snapshot is read, before it is paid for twice.
+const WRITTEN_PART: u64 = 4;
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+impl Choice {
+    /// * `wanted`: what the user asked for.
+    pub(super) fn make(subject: &Subject, wanted: Option<Pause>) -> Self {
+        Self::decide(subject, wanted, available(subject.pid))
+    }
+
+    /// * `available`: bytes that may still be allocated on behalf of the process; `None` if unknown.
+    fn decide(subject: &Subject, wanted: Option<Pause>, available: Option<u64>) -> Self {
+        if let Some(pause) = wanted {
+            return Self { pause, why: "as asked for".into() };
+        }
+        if subject.stopped {
+            return Self { pause: Pause::Whole, why: "it is stopped by a signal anyway".into() };
+        }
+        let needed = subject.private_bytes / WRITTEN_PART;
+        if let Some(available) = available.filter(|a| *a < needed) {
+            let why = format!("{available} bytes of memory are left, a snapshot may cost {needed} and more");
+            return Self { pause: Pause::Whole, why };
+        }
+        Self { pause: Pause::Fork, why: "a snapshot is possible".into() }
+    }
+
+    /// What is left when no snapshot can be made.
+    pub(super) fn instead(&self, subject: &Subject, refused: &Error) -> Self {
+        let room =
+            available(subject.pid).is_some_and(|a| a > subject.private_bytes + subject.private_bytes / WRITTEN_PART);
+        Self { pause: if room { Pause::Copy } else { Pause::Whole }, why: refused.to_string() }
+    }
+
+    /// Refuses what cannot be kept, before anything is stopped.
+    pub(super) fn check(&self, subject: &Subject, max_pause: Option<Duration>) -> Result<()> {
+        let expected = FORK_PER_GIB.mul_f64(subject.private_bytes as f64 / GIB);
+        match max_pause.filter(|max| self.pause == Pause::Fork && *max < expected) {
+            Some(max) => Err(Error::new(format!(
+                "process {}: a snapshot of {} bytes of private memory takes about {} ms, --max-pause is {} ms",
+                subject.pid,
+                subject.private_bytes,
+                expected.as_millis(),
+                max.as_millis()
+            ))
+            .remedy("give a longer --max-pause; there is no shorter way")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the machine, and the cgroups of `pid`, still have.
+fn available(pid: u32) -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let machine = kib.split_whitespace().next()?.parse::<u64>().ok()?.saturating_mul(1024);
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    Some(group.and_then(|group| room_in(Path::new("/sys/fs/cgroup"), group)).map_or(machine, |room| room.min(machine)))
+}
+
+/// The smallest room below `memory.max` of a cgroup and those above it.
+fn room_in(root: &Path, group: &str) -> Option<u64> {
+    let mut at: PathBuf = root.join(group.trim_start_matches('/'));
+    let mut least = None;
+    while at.starts_with(root) {
+        let number = |name: &str| fs::read_to_string(at.join(name)).ok()?.trim().parse::<u64>().ok();
+        if let (Some(max), Some(current)) = (number("memory.max"), number("memory.current")) {
+            // Clean pages of files are given up before anything fails.
+            let files = fs::read_to_string(at.join("memory.stat")).ok();
+            let inactive =
+                files.as_deref().and_then(|text| text.lines().find_map(|l| l.strip_prefix("inactive_file ")));
+            let inactive = inactive.and_then(|n| n.parse().ok()).unwrap_or(0);
+            let room = max.saturating_sub(current.saturating_sub(inactive));
+            least = Some(least.map_or(room, |least: u64| least.min(room)));
+        }
+        if !at.pop() {
+            break;
+        }
+    }
+    least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(private_bytes: u64, stopped: bool) -> Subject {
+        Subject {
+            pid: 1,
+            inner_pid: 1,
+            exe_path: PathBuf::new(),
+            exe: PathBuf::new(),
+            private_bytes,
+            filtered: false,
+            stopped,
+        }
+    }
+
+    #[test]
+    fn a_snapshot_unless_it_costs_too_much() {
+        let pause =
+            |private, stopped, wanted, available| Choice::decide(&subject(private, stopped), wanted, available).pause;
+        assert_eq!(pause(8 << 30, false, None, Some(16 << 30)), Pause::Fork);
+        assert_eq!(pause(8 << 30, false, None, None), Pause::Fork);
+        assert_eq!(pause(8 << 30, false, None, Some(1 << 30)), Pause::Whole);
+        assert_eq!(pause(8 << 30, true, None, Some(16 << 30)), Pause::Whole);
+        assert_eq!(pause(8 << 30, true, Some(Pause::Copy), Some(1)), Pause::Copy);
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_refused() {
+        let check = |private, pause, max| {
+            let choice = Choice { pause, why: String::new() };
+            choice.check(&subject(private, false), Some(Duration::from_millis(max))).is_ok()
+        };
+        assert!(check(1 << 30, Pause::Fork, 30) && !check(4 << 30, Pause::Fork, 30));
+        assert!(check(4 << 30, Pause::Whole, 30));
+    }
+
+    #[test]
+    fn the_tightest_cgroup_counts() {
+        let root = tempfile::tempdir().expect("folder");
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("folder");
+            fs::write(path, text).expect("write");
+        };
+        write("a/memory.max", "1000\n");
+        write("a/memory.current", "900\n");
+        write("a/memory.stat", "anon 1\ninactive_file 200\n");
+        write("a/b/memory.max", "max\n");
+        write("a/b/memory.current", "50\n");
+        assert_eq!(room_in(root.path(), "/a/b"), Some(300));
+        assert_eq!(room_in(root.path(), "/c"), None);
+    }
+}

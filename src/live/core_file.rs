@@ -1,0 +1,304 @@
+//! Writes the frozen memory as an ELF core, which gdb, delve and this program open.
+//!
+//! Held are: the private memory that may have been written, and of every other file mapping its first page if that is an ELF
+//! header (build ids). What was never touched is known from `/proc/PID/pagemap` and not read; pages of zeros become holes of the file. The
+//! layout is fixed before anything is written: file header, section header 0 (only for more than 65534 program headers), program
+//! headers, notes, then the segments, each at a multiple of the page size.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+
+use super::guard::Registers;
+use super::machine;
+use super::memory;
+use super::proc::{Mapping, Status};
+use crate::address::AddrRange;
+
+const PAGE: u64 = 4096;
+/// Bytes that are read at a time.
+const CHUNK: u64 = 1 << 20;
+
+const EHDR: u64 = 64;
+const SHDR: u64 = 64;
+const PHDR: u64 = 56;
+/// `e_phnum` when the real number is in section header 0.
+const PN_XNUM: u64 = 0xffff;
+
+const PT_LOAD: u32 = 1;
+const PT_NOTE: u32 = 4;
+const NT_PRSTATUS: u32 = 1;
+const NT_FPREGSET: u32 = 2;
+const NT_PRPSINFO: u32 = 3;
+const NT_AUXV: u32 = 6;
+const NT_FILE: u32 = 0x4649_4c45;
+
+/// Where a core is written to.
+trait CoreSink: Write {
+    /// Goes on `zeros` bytes later; what lies between reads as zeros.
+    fn skip(&mut self, zeros: u64) -> io::Result<()>;
+}
+
+/// A sink of bytes that cannot have holes, such as a compressor.
+#[derive(Debug)]
+struct Dense<W>(W);
+
+impl<W: Write> Write for Dense<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<W: Write> CoreSink for Dense<W> {
+    fn skip(&mut self, zeros: u64) -> io::Result<()> {
+        io::copy(&mut io::Read::take(io::repeat(0), zeros), &mut self.0).map(drop)
+    }
+}
+
+impl CoreSink for File {
+    fn skip(&mut self, zeros: u64) -> io::Result<()> {
+        let at = self.seek(SeekFrom::Current(zeros.cast_signed()))?;
+        // A hole at the end is part of the file, too.
+        self.set_len(at)
+    }
+}
+
+/// Writes a core to `file`: with holes, or compressed with zstd.
+///
+/// # Errors
+/// Whatever the file system reports.
+pub(super) fn write_file(source: &Source<'_>, mut file: File, packed: bool) -> io::Result<()> {
+    if !packed {
+        return write(source, &mut file);
+    }
+    // The level of the fastest pass: most of a core is zeros and pointers.
+    let mut out = Dense(zstd::Encoder::new(io::BufWriter::with_capacity(CHUNK as usize, file), 1)?);
+    write(source, &mut out)?;
+    out.0.finish()?.flush()
+}
+
+/// What a core holds.
+pub(super) struct Source<'a> {
+    /// The process whose memory is read.
+    pub(super) frozen: u32,
+    /// The process that it is of.
+    pub(super) pid: u32,
+    pub(super) mappings: &'a [Mapping],
+    pub(super) registers: &'a [Registers],
+    pub(super) auxv: &'a [(u64, u64)],
+}
+
+/// One program header of memory.
+struct Segment {
+    range: AddrRange,
+    flags: u32,
+    offset: u64,
+    /// Bytes that the file holds.
+    held: u64,
+    /// Memory that nobody touched is zeros.
+    anonymous: bool,
+}
+
+fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
+    let notes = notes(source);
+    let mut segments: Vec<Segment> =
+        source.mappings.iter().filter(|m| m.range.len > 0).map(|m| segment(source, m)).collect();
+    let count = segments.len() as u64 + 1;
+    let many = count >= PN_XNUM;
+    let phoff = EHDR + if many { SHDR } else { 0 };
+    let notes_at = phoff + count * PHDR;
+    let mut at = (notes_at + notes.len() as u64).next_multiple_of(PAGE);
+    for s in &mut segments {
+        s.offset = at;
+        at += s.held;
+    }
+    let mut head = Vec::new();
+    header(&mut head, phoff, count, many);
+    program_header(&mut head, PT_NOTE, 0, [notes_at, 0, notes.len() as u64, 0, 4]);
+    for s in &segments {
+        program_header(&mut head, PT_LOAD, s.flags, [s.offset, s.range.start.0, s.held, s.range.len, PAGE]);
+    }
+    head.extend(notes);
+    head.resize(head.len().next_multiple_of(PAGE as usize), 0);
+    out.write_all(&head)?;
+    let pagemap = File::open(format!("/proc/{}/pagemap", source.frozen)).ok();
+    let mut buffer = vec![0; CHUNK as usize];
+    let mut hole = 0;
+    for s in &segments {
+        let mut done = 0;
+        while done < s.held {
+            let n = CHUNK.min(s.held - done);
+            let addr = s.range.start.0 + done;
+            done += n;
+            if s.anonymous && pagemap.as_ref().is_some_and(|map| untouched(map, addr, n)) {
+                hole += n;
+                continue;
+            }
+            let bytes = &mut buffer[..n as usize];
+            if !memory::read_exact(source.frozen, addr, bytes) {
+                // A page that cannot be read, of a file that is shorter now: what can be read, page by page.
+                for (i, page) in bytes.chunks_mut(PAGE as usize).enumerate() {
+                    if !memory::read_exact(source.frozen, addr + i as u64 * PAGE, page) {
+                        page.fill(0);
+                    }
+                }
+            }
+            let mut rest: &[u8] = bytes;
+            while !rest.is_empty() {
+                let zeros = rest.chunks(PAGE as usize).take_while(|page| page.iter().all(|b| *b == 0)).count();
+                let (skipped, after) = rest.split_at((zeros * PAGE as usize).min(rest.len()));
+                hole += skipped.len() as u64;
+                let data = after.chunks(PAGE as usize).take_while(|page| page.iter().any(|b| *b != 0)).count();
+                let (written, after) = after.split_at((data * PAGE as usize).min(after.len()));
+                if !written.is_empty() {
+                    if hole > 0 {
+                        out.skip(std::mem::take(&mut hole))?;
+                    }
+                    out.write_all(written)?;
+                }
+                rest = after;
+            }
+        }
+    }
+    if hole > 0 {
+        out.skip(hole)?;
+    }
+    out.flush()
+}
+
+fn segment(source: &Source<'_>, m: &Mapping) -> Segment {
+    let private = !m.shared && (m.is_writable() || m.inode == 0);
+    let held = if !m.is_readable() || m.is_special() {
+        0
+    } else if private || (m.shared && m.inode == 0) {
+        m.range.len
+    } else {
+        let mut magic = [0; 4];
+        let elf = memory::read_exact(source.frozen, m.range.start.0, &mut magic) && magic == *b"\x7fELF";
+        if elf { PAGE.min(m.range.len) } else { 0 }
+    };
+    Segment { range: m.range, flags: m.flags, offset: 0, held, anonymous: m.inode == 0 && !m.shared }
+}
+
+/// Whether no page of the range is in memory or swapped out.
+fn untouched(pagemap: &File, addr: u64, len: u64) -> bool {
+    const PRESENT_OR_SWAPPED: u64 = 3 << 62;
+    let mut entries = vec![0u8; (len / PAGE * 8) as usize];
+    let read = pagemap.read_exact_at(&mut entries, addr / PAGE * 8);
+    read.is_ok()
+        && entries.chunks_exact(8).all(|e| u64::from_le_bytes(e.try_into().expect("8")) & PRESENT_OR_SWAPPED == 0)
+}
+
+fn header(head: &mut Vec<u8>, phoff: u64, count: u64, many: bool) {
+    head.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    // ET_CORE
+    head.extend(4u16.to_le_bytes());
+    head.extend(machine::ARCHITECTURE.e_machine.to_le_bytes());
+    head.extend(1u32.to_le_bytes());
+    head.extend(0u64.to_le_bytes());
+    head.extend(phoff.to_le_bytes());
+    head.extend(if many { EHDR } else { 0 }.to_le_bytes());
+    head.extend(0u32.to_le_bytes());
+    let phnum = if many { PN_XNUM } else { count } as u16;
+    for half in [EHDR as u16, PHDR as u16, phnum, if many { SHDR as u16 } else { 0 }, u16::from(many), 0] {
+        head.extend(half.to_le_bytes());
+    }
+    if many {
+        let mut section = [0u8; SHDR as usize];
+        // sh_info
+        section[44..48].copy_from_slice(&(count as u32).to_le_bytes());
+        head.extend(section);
+    }
+}
+
+/// * `rest`: p_offset, p_vaddr, p_filesz, p_memsz, p_align.
+fn program_header(head: &mut Vec<u8>, kind: u32, flags: u32, rest: [u64; 5]) {
+    let [offset, vaddr, filesz, memsz, align] = rest;
+    head.extend(kind.to_le_bytes());
+    head.extend(flags.to_le_bytes());
+    for word in [offset, vaddr, 0, filesz, memsz, align] {
+        head.extend(word.to_le_bytes());
+    }
+}
+
+fn notes(source: &Source<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    let status = Status::read(source.pid, None).unwrap_or_default();
+    // The first thread is the one that debuggers show first.
+    let mut threads: Vec<&Registers> = source.registers.iter().collect();
+    let leader = status.inner_id().unwrap_or(source.pid);
+    threads.sort_by_key(|t| (t.tid != leader, t.tid));
+    for (i, thread) in threads.iter().enumerate() {
+        note(&mut out, NT_PRSTATUS, &prstatus(thread, &status));
+        if i == 0 {
+            note(&mut out, NT_PRPSINFO, &prpsinfo(source.pid, leader, &status));
+            let auxv = source.auxv.iter().copied().chain([(0, 0)]);
+            note(&mut out, NT_AUXV, &bytes_of(auxv.flat_map(|(kind, value)| [kind, value])));
+            note(&mut out, NT_FILE, &files(source.mappings));
+        }
+        if !thread.floating.is_empty() {
+            note(&mut out, NT_FPREGSET, &bytes_of(thread.floating.iter().copied()));
+        }
+    }
+    out
+}
+
+fn note(out: &mut Vec<u8>, kind: u32, desc: &[u8]) {
+    for word in [5, desc.len() as u32, kind] {
+        out.extend(word.to_le_bytes());
+    }
+    out.extend(b"CORE\0\0\0\0");
+    out.extend(desc);
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+fn bytes_of(words: impl Iterator<Item = u64>) -> Vec<u8> {
+    words.flat_map(u64::to_le_bytes).collect()
+}
+
+/// `struct elf_prstatus`: pr_pid at 32, pr_reg from 112 on, pr_fpvalid behind it; the rest is not known.
+fn prstatus(thread: &Registers, status: &Status) -> Vec<u8> {
+    let mut out = vec![0; 112];
+    let ppid = status.number("PPid").unwrap_or(0) as u32;
+    out[32..36].copy_from_slice(&thread.tid.to_le_bytes());
+    out[36..40].copy_from_slice(&ppid.to_le_bytes());
+    out.extend(bytes_of(thread.general.iter().copied()));
+    out.extend(u64::from(!thread.floating.is_empty()).to_le_bytes());
+    out
+}
+
+/// `struct elf_prpsinfo`.
+fn prpsinfo(pid: u32, inner: u32, status: &Status) -> Vec<u8> {
+    let mut out = vec![0; 136];
+    out[1] = status.state() as u8;
+    let ids = [status.number("Uid"), status.number("Gid"), Some(inner.into()), status.number("PPid")];
+    for (i, id) in ids.into_iter().enumerate() {
+        out[16 + 4 * i..20 + 4 * i].copy_from_slice(&(id.unwrap_or(0) as u32).to_le_bytes());
+    }
+    let mut text = |at: usize, room: usize, bytes: &[u8]| {
+        let len = bytes.len().min(room - 1);
+        out[at..at + len].copy_from_slice(&bytes[..len]);
+    };
+    text(40, 16, status.text("Name").as_bytes());
+    let mut arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments.iter_mut().filter(|b| **b == 0).for_each(|b| *b = b' ');
+    text(56, 80, arguments.trim_ascii_end());
+    out
+}
+
+/// NT_FILE: count, page size, (start, end, offset in pages) each, then the names.
+fn files(mappings: &[Mapping]) -> Vec<u8> {
+    let files: Vec<_> = mappings.iter().filter_map(Mapping::file).collect();
+    let head = [files.len() as u64, PAGE];
+    let entries = files.iter().flat_map(|f| [f.range.start.0, f.range.end().0, f.offset / PAGE]);
+    let mut out = bytes_of(head.into_iter().chain(entries));
+    for f in &files {
+        out.extend(f.path.as_bytes());
+        out.push(0);
+    }
+    out
+}

@@ -1,0 +1,180 @@
+//! STAGE 1, again: the memory of a process that runs, instead of a core's. Knows Linux and ELF, knows nothing of Go.
+//!
+//! [`Subject::inspect`] says whether a process can be attached to at all. [`Frozen::freeze`] makes its memory stand still: in a
+//! copy-on-write snapshot that the process is made to fork ([`snapshot`]), or by holding all its threads. [`Frozen::image`] reads that memory
+//! ([`LiveImage`]); [`Frozen::release`] undoes all. Tracing is done by a process of its own ([`guard`]), so that none of our
+//! ways to end harms the subject.
+//!
+//! What differs between machines is in [`machine`]; what is unsafe is in [`ptrace`].
+
+mod choose;
+mod copied;
+mod core_file;
+pub mod guard;
+mod machine;
+mod memory;
+mod proc;
+mod ptrace;
+mod snapshot;
+mod subject;
+mod tracee;
+
+pub use choose::{Choice, Pause};
+pub use memory::LiveImage;
+pub use proc::Mapping;
+pub use subject::Subject;
+
+use std::fs::File;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::image::{FileMapping, Thread};
+use guard::{Guard, Order, Refusal, Registers};
+
+/// A process whose memory stands still. Dropping it lets everything go.
+#[derive(Debug)]
+pub struct Frozen {
+    guard: Guard,
+    mappings: Vec<Mapping>,
+    choice: Choice,
+    pid: u32,
+}
+
+/// How long the process stood still, and why in this way.
+#[derive(Clone, Debug)]
+pub struct Stops {
+    /// How.
+    pub choice: Choice,
+    /// Each stop: what for, and how long.
+    pub stops: Vec<(&'static str, Duration)>,
+    /// A dead child of the process is left; the next attach removes it.
+    pub left: bool,
+}
+
+impl Frozen {
+    /// Makes the memory of `subject` stand still.
+    ///
+    /// * `wanted`: how; `None` chooses.
+    /// * `floating`: whether floating-point registers are wanted.
+    ///
+    /// # Errors
+    /// It ended, may not be traced, does not stop, or `max_pause` cannot be kept. It goes on then.
+    pub fn freeze(
+        subject: &Subject,
+        wanted: Option<Pause>,
+        max_pause: Option<Duration>,
+        floating: bool,
+    ) -> Result<Self> {
+        let mut choice = Choice::make(subject, wanted);
+        choice.check(subject, max_pause)?;
+        let mut order = Order {
+            pid: subject.pid,
+            fork: choice.pause == Pause::Fork,
+            filtered: subject.filtered,
+            floating,
+            max_pause,
+        };
+        let guard = match Guard::start(&order) {
+            Err(Refusal::NoSnapshot(e)) if wanted.is_none() => {
+                choice = choice.instead(subject, &e);
+                order.fork = false;
+                Guard::start(&order)
+            }
+            other => other,
+        };
+        let guard = guard.map_err(|(Refusal::NoSnapshot(e) | Refusal::Failed(e))| e)?;
+        let mappings = subject::mappings(guard.frozen)?;
+        Ok(Self { guard, mappings, choice, pid: subject.pid })
+    }
+
+    /// Its memory.
+    #[must_use]
+    pub fn image(&self) -> LiveImage {
+        LiveImage::new(self.guard.frozen, &self.mappings)
+    }
+
+    /// How it was made to stand still.
+    #[must_use]
+    pub fn choice(&self) -> &Choice {
+        &self.choice
+    }
+
+    /// Its mappings.
+    #[must_use]
+    pub fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+
+    /// Its file mappings, as a core has them.
+    #[must_use]
+    pub fn files(&self) -> Vec<FileMapping> {
+        self.mappings.iter().filter_map(Mapping::file).collect()
+    }
+
+    /// All registers of all threads.
+    #[must_use]
+    pub fn registers(&self) -> &[Registers] {
+        &self.guard.threads
+    }
+
+    /// Its threads, as the model wants them.
+    ///
+    /// # Errors
+    /// A thread runs 32-bit code.
+    pub fn threads(&self) -> Result<Vec<Thread>> {
+        let thread = |r: &Registers| machine::thread(r.tid, &r.general);
+        self.guard.threads.iter().map(thread).collect::<Option<_>>().ok_or_else(|| {
+            Error::new(format!("process {}: a thread has registers of another size: it runs 32-bit code", self.pid))
+                .remedy("only 64-bit Go programs can be read")
+        })
+    }
+
+    /// Writes it as an ELF core with all threads.
+    ///
+    /// * `auxv`: the auxiliary vector.
+    /// * `packed`: compress with zstd; else zeros are holes of the file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_core(&self, auxv: &[(u64, u64)], file: File, packed: bool) -> std::io::Result<()> {
+        let source = core_file::Source {
+            frozen: self.guard.frozen,
+            pid: self.pid,
+            mappings: &self.mappings,
+            registers: &self.guard.threads,
+            auxv,
+        };
+        core_file::write_file(&source, file, packed)
+    }
+
+    /// Lets everything go, and says how long the process stood still.
+    ///
+    /// # Errors
+    /// `max_pause` passed before: what was read since is worthless.
+    pub fn release(self) -> Result<Stops> {
+        let Self { guard, choice, pid, .. } = self;
+        let first = guard.stopped;
+        // Dead, it had no memory to read.
+        let dead = proc::stat(guard.frozen).is_none_or(|s| matches!(s.state, 'Z' | 'X' | 'x'));
+        let released = guard.release()?;
+        if released.expired {
+            return Err(Error::new(format!(
+                "process {pid}: was not read within --max-pause; it goes on after {:.1} ms",
+                released.stopped.as_secs_f64() * 1e3
+            ))
+            .remedy("give a longer --max-pause, or let it make a snapshot: --pause fork"));
+        }
+        if dead {
+            let which = if first.is_some() { "its snapshot" } else { "it" };
+            return Err(Error::new(format!("process {pid}: {which} was killed while it was read")).remedy(
+                "if memory ran out, the kernel kills the snapshot first: try when there is more, or --pause whole",
+            ));
+        }
+        let mut stops = Vec::new();
+        match first {
+            Some(first) => stops.extend([("snapshot", first), ("reap", released.stopped)]),
+            None => stops.push(("hold", released.stopped)),
+        }
+        Ok(Stops { choice, stops, left: released.left })
+    }
+}

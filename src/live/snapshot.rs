@@ -1,0 +1,131 @@
+//! [`Snapshot`]: a frozen child that shares the process's memory copy-on-write, made by the process itself.
+//!
+//! `clone` with exit signal 0: no SIGCHLD when it dies, and plain `wait` does not see it. The table of open files stays shared,
+//! so that what the process closes meanwhile is closed. The child is traced from its birth and never runs: all signals blocked, its stack
+//! pointer in a page that is never mapped, so that its first use of the stack would end it if nobody held it. Once it is seen it
+//! dies with its tracer, and it is the first that the kernel takes if memory runs out. When it is dead, the process itself must
+//! `wait4` for it: that is the second stop, of one thread.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::proc;
+use super::ptrace::{self, Stop};
+use super::tracee::Tracee;
+use super::{machine, proc::Status};
+use crate::error::{Error, Result};
+
+/// `CLONE_FS | CLONE_FILES`; the lowest byte is the exit signal.
+const FLAGS: u64 = 0x200 | 0x400;
+
+/// No process has memory there (`vm.mmap_min_addr`), and no push fits below.
+const NO_STACK: u64 = 8;
+
+/// `WNOHANG | __WALL`.
+const REAP: u64 = 1 | 0x4000_0000;
+
+/// A thread that does not stop by then is passed over: another can reap as well.
+const ONE_THREAD: Duration = Duration::from_millis(200);
+
+/// The frozen child. Dropping it kills it and leaves a dead child to the process: see [`Snapshot::remove`].
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    parent: u32,
+    /// As we see it.
+    pub(super) pid: u32,
+    /// As its parent sees it.
+    inner: u64,
+    /// The thread that made it.
+    maker: u32,
+    alive: bool,
+    options: i32,
+}
+
+impl Snapshot {
+    /// Has the stopped process make its copy.
+    ///
+    /// * `options`: ptrace options that the threads were seized with.
+    ///
+    /// # Errors
+    /// The kernel refuses: too many processes, too little memory.
+    pub(super) fn take(parent: u32, tracee: &mut Tracee, options: i32) -> Result<Self> {
+        let (index, site) = tracee.caller()?;
+        let maker = tracee.threads[index].tid;
+        let arguments = [FLAGS, NO_STACK, 0, 0, 0, 0];
+        let (result, made) = tracee.call(index, site, machine::CLONE, arguments, options | ptrace::TRACE_CLONE)?;
+        match (result, made) {
+            (1.., Some(pid)) => {
+                // Raising it needs no right. The kernel kills the copy before it kills the original.
+                let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "1000");
+                Ok(Self { parent, pid, inner: result.cast_unsigned(), maker, alive: true, options })
+            }
+            (errno, _) => {
+                let e = nix::errno::Errno::from_raw(errno.unsigned_abs().try_into().unwrap_or(0));
+                Err(Error::new(format!("process {parent}: cannot be copied by fork: {e}")).remedy(
+                    "a limit of processes (RLIMIT_NPROC, pids of its cgroup) or of memory is in the way; use --pause copy or --pause whole",
+                ))
+            }
+        }
+    }
+
+    /// Kills the copy, and has the process reap it, with `others` that earlier runs left. Returns how long one thread stood still for that.
+    ///
+    /// # Errors
+    /// The process is gone, or none of its threads could be used: a dead child is left, which the next attach removes.
+    pub(super) fn remove(mut self, others: &[u32]) -> Result<Duration> {
+        self.kill();
+        let mut dead = vec![self.inner];
+        dead.extend(others.iter().filter_map(|pid| inner_id(*pid)));
+        reap(self.parent, Some(self.maker), &dead, self.options)
+    }
+
+    fn kill(&mut self) {
+        if !std::mem::take(&mut self.alive) {
+            return;
+        }
+        let pid = self.pid.cast_signed();
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        // A tracer hears of the end before the parent does.
+        while !matches!(ptrace::wait(pid, true), Ok(Some(Stop::Gone)) | Err(_)) {}
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The id of a dead child as its parent sees it.
+fn inner_id(pid: u32) -> Option<u64> {
+    Status::read(pid, None).ok()?.inner_id().map(u64::from)
+}
+
+/// Has `parent` wait for dead children; returns how long one of its threads was stopped.
+///
+/// * `first`: the thread that is tried first.
+///
+/// # Errors
+/// As [`Snapshot::remove`].
+pub(super) fn reap(parent: u32, first: Option<u32>, dead: &[u64], options: i32) -> Result<Duration> {
+    let mut last = Error::new(format!("process {parent}: has no thread that can reap the snapshot"));
+    let tids = proc::threads(parent).unwrap_or_default();
+    for tid in
+        first.into_iter().filter(|tid| tids.contains(tid)).chain(tids.iter().copied().filter(|t| Some(*t) != first))
+    {
+        let reaped = Tracee::stop_one(parent, tid, options, ONE_THREAD).and_then(|mut tracee| {
+            let (index, site) = tracee.caller()?;
+            for child in dead {
+                tracee.call(index, site, machine::WAIT4, [*child, 0, REAP, 0, 0, 0], options)?;
+            }
+            Ok(tracee.resume())
+        });
+        match reaped {
+            Ok(stopped) => return Ok(stopped),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,347 @@
+//! [`Tracee`]: all threads of a process, seized and stopped, and a way to have one of them make a system call as if nothing had happened.
+//!
+//! *Stopping.* `PTRACE_SEIZE` does not disturb; `PTRACE_INTERRUPT` stops a thread where the kernel would deliver a signal. The list
+//! of threads is read again until it has no new one: at that moment no thread runs that could make another. Signals that arrive meanwhile
+//! stay pending in the kernel; one that was about to be delivered is passed on at once, which sets up its handler and runs
+//! none of it. If we die, the kernel detaches all threads and they go on.
+//!
+//! *Calls.* A thread that suits is sent to a system call instruction that the process has anyway (the one that some thread stands behind),
+//! with all signals blocked, from one system call stop to the next: it executes that instruction and nothing else. Then it
+//! gets its registers back and is interrupted once more, so that it stands where it stood: before the kernel decides
+//! whether an interrupted call is repeated, which it then does as it would have done without us.
+
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::libc;
+
+use super::machine;
+use super::memory;
+use super::proc::{self, Status};
+use super::ptrace::{self, Stop};
+use crate::error::{Error, Result};
+
+/// Waiting for a stop is a loop until then, because the pause counts; afterwards we sleep between looks.
+const SPIN: Duration = Duration::from_millis(2);
+
+/// Between looks.
+const NAP: Duration = Duration::from_micros(200);
+
+/// A thread that has not stopped by then waits for a disk or a driver.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Rounds of looking for new threads; each stops those of the round before.
+const MAX_ROUNDS: usize = 1000;
+
+/// Stops on the way through one system call that are not the call itself.
+const MAX_STOPS: usize = 1000;
+
+/// A stopped thread.
+#[derive(Clone, Debug)]
+pub(super) struct Thread {
+    pub(super) tid: u32,
+    /// General registers at the stop.
+    pub(super) regs: Vec<u64>,
+}
+
+/// A process with all threads stopped. Dropping it lets them go.
+#[derive(Debug)]
+pub(super) struct Tracee {
+    pid: u32,
+    pub(super) threads: Vec<Thread>,
+    /// Seized, in any state.
+    seized: Vec<u32>,
+    /// SIGSTOP cannot be blocked: sent again when all is done.
+    stop_again: bool,
+    /// When the first thread was stopped.
+    pub(super) since: Instant,
+}
+
+fn raw(tid: u32) -> i32 {
+    tid.cast_signed()
+}
+
+impl Tracee {
+    /// Stops all threads.
+    ///
+    /// * `options`: ptrace options for each.
+    /// * `deadline`: gives up then; all goes on.
+    ///
+    /// # Errors
+    /// The process is gone or may not be traced, a thread does not stop, or `deadline` passes.
+    pub(super) fn stop(pid: u32, options: i32, deadline: Option<Instant>) -> Result<Self> {
+        let now = Instant::now();
+        let mut tracee = Self { pid, threads: Vec::new(), seized: Vec::new(), stop_again: false, since: now };
+        let limit = deadline.unwrap_or(now + PATIENCE).min(now + PATIENCE);
+        for round in 0..MAX_ROUNDS {
+            let new: Vec<u32> = tracee.list()?.into_iter().filter(|tid| !tracee.seized.contains(tid)).collect();
+            let mut fresh = Vec::new();
+            for tid in new {
+                match ptrace::seize(raw(tid), options) {
+                    Ok(()) => fresh.push(tid),
+                    // It ended, or is about to.
+                    Err(Errno::ESRCH) => {}
+                    Err(Errno::EPERM) if is_ending(pid, tid) => {}
+                    Err(e) => return Err(cannot_seize(pid, tid, e)),
+                }
+            }
+            if fresh.is_empty() {
+                return if tracee.threads.is_empty() { Err(vanished(pid)) } else { Ok(tracee) };
+            }
+            tracee.seized.extend(&fresh);
+            if round == 0 {
+                tracee.since = Instant::now();
+            }
+            fresh.retain(|tid| ptrace::interrupt(raw(*tid)).is_ok());
+            for tid in fresh {
+                if let Some(thread) = tracee.wait_stopped(tid, limit, deadline)? {
+                    tracee.threads.push(thread);
+                }
+            }
+        }
+        Err(Error::new(format!("process {pid}: makes threads faster than they can be stopped")).remedy("try again"))
+    }
+
+    /// Stops one thread only: to reap what a snapshot left.
+    pub(super) fn stop_one(pid: u32, tid: u32, options: i32, patience: Duration) -> Result<Self> {
+        let now = Instant::now();
+        let mut tracee = Self { pid, threads: Vec::new(), seized: Vec::new(), stop_again: false, since: now };
+        ptrace::seize(raw(tid), options).map_err(|e| cannot_seize(pid, tid, e))?;
+        tracee.seized.push(tid);
+        tracee.since = Instant::now();
+        if ptrace::interrupt(raw(tid)).is_ok()
+            && let Some(thread) = tracee.wait_stopped(tid, now + patience, None)?
+        {
+            tracee.threads.push(thread);
+            return Ok(tracee);
+        }
+        Err(vanished(pid))
+    }
+
+    fn list(&self) -> Result<Vec<u32>> {
+        proc::threads(self.pid).map_err(|_| vanished(self.pid))
+    }
+
+    /// Waits for the stop that was asked for. `None` if the thread ended.
+    fn wait_stopped(&self, tid: u32, limit: Instant, deadline: Option<Instant>) -> Result<Option<Thread>> {
+        let start = Instant::now();
+        loop {
+            match ptrace::wait(raw(tid), false) {
+                Ok(Some(Stop::Event(_))) => {
+                    // ESRCH: killed since.
+                    let Ok(regs) = ptrace::registers(raw(tid), ptrace::GENERAL) else { return Ok(None) };
+                    return Ok(Some(Thread { tid, regs }));
+                }
+                Ok(Some(Stop::Signal(signal))) => drop(ptrace::resume(raw(tid), signal)),
+                Ok(Some(Stop::Syscall)) => drop(ptrace::resume(raw(tid), 0)),
+                Ok(Some(Stop::Gone)) | Err(_) => return Ok(None),
+                Ok(None) if Instant::now() > limit => return Err(self.stuck(tid, deadline)),
+                Ok(None) if start.elapsed() < SPIN => std::thread::yield_now(),
+                Ok(None) => std::thread::sleep(NAP),
+            }
+        }
+    }
+
+    fn stuck(&self, tid: u32, deadline: Option<Instant>) -> Error {
+        let state = Status::read(self.pid, Some(tid)).map_or('?', |s| s.state());
+        let wait = std::fs::read_to_string(format!("/proc/{}/task/{tid}/wchan", self.pid)).unwrap_or_default();
+        let error = Error::new(format!(
+            "process {}: thread {tid} did not stop in time (state {state}, waiting in the kernel at {:?}); the process goes on",
+            self.pid, wait
+        ));
+        error.remedy(match deadline {
+            Some(_) => "give a longer --max-pause, or try again when the machine is less busy",
+            None => "it probably waits for a disk or network file system; try again",
+        })
+    }
+
+    /// The registers of `tid` of the given set, for those who want more than the general ones.
+    pub(super) fn registers(tid: u32, set: i32) -> Vec<u64> {
+        ptrace::registers(raw(tid), set).unwrap_or_default()
+    }
+
+    /// The thread that suits a system call best, and the address of an instruction for it.
+    pub(super) fn caller(&self) -> Result<(usize, u64)> {
+        let mut order: Vec<usize> = (0..self.threads.len()).collect();
+        order.sort_by_key(|&i| machine::rank(&self.threads[i].regs));
+        let is_syscall = |at: &u64| {
+            let mut found = [0u8; 4];
+            let found = &mut found[..machine::SYSCALL.len()];
+            memory::read_exact(self.pid, *at, found) && *found == *machine::SYSCALL
+        };
+        let mut sites = order.iter().flat_map(|&i| machine::sites(&self.threads[i].regs));
+        let site = sites.find(is_syscall).or_else(|| self.search_vdso());
+        match (order.first(), site) {
+            (Some(&best), Some(site)) => Ok((best, site)),
+            _ => Err(Error::new(format!("process {}: found no system call instruction in its memory", self.pid))
+                .remedy("use --pause whole or --pause copy")),
+        }
+    }
+
+    /// A system call instruction in the kernel's own page of code.
+    fn search_vdso(&self) -> Option<u64> {
+        let vdso = proc::mappings(self.pid).ok()?.into_iter().find(|m| m.path == "[vdso]")?.range;
+        let mut code = vec![0; usize::try_from(vdso.len).ok().filter(|len| *len <= 1 << 20)?];
+        if !memory::read_exact(self.pid, vdso.start.0, &mut code) {
+            return None;
+        }
+        let len = machine::SYSCALL.len();
+        // Instructions of fixed width lie at multiples of it.
+        let step = if len == 4 { 4 } else { 1 };
+        let at = (0..code.len().saturating_sub(len)).step_by(step).find(|&i| code[i..i + len] == *machine::SYSCALL)?;
+        Some(vdso.start.0 + at as u64)
+    }
+
+    /// Lets thread `index` make a system call.
+    ///
+    /// * `options`: ptrace options besides those for system call stops.
+    /// * Returns its result (negative: an errno), and the thread or process that it made, which is stopped and traced, if the options
+    ///   ask for that.
+    ///
+    /// # Errors
+    /// The thread died, or did something that no thread does. Its registers are as before, if it lives.
+    pub(super) fn call(
+        &mut self,
+        index: usize,
+        site: u64,
+        number: u64,
+        arguments: [u64; 6],
+        options: i32,
+    ) -> Result<(i64, Option<u32>)> {
+        let Thread { tid, regs: saved } = self.threads[index].clone();
+        let tid = raw(tid);
+        let failed = |e: Errno| {
+            Error::new(format!("process {}: thread {tid} could not make a system call for us: {e}", self.pid))
+        };
+        let mask = ptrace::blocked_signals(tid).map_err(failed)?;
+        let mut stop_again = false;
+        let called = (|| {
+            ptrace::set_blocked_signals(tid, u64::MAX)?;
+            ptrace::set_options(tid, options | ptrace::TRACE_SYSCALL_GOOD)?;
+            one_call(tid, &saved, site, number, arguments, &mut stop_again)
+        })();
+        // Whatever happened, the thread gets back what it had.
+        let restored = restore(tid, &saved, mask, &mut stop_again);
+        let _ = ptrace::set_options(tid, options & ptrace::SUSPEND_SECCOMP);
+        self.stop_again |= stop_again;
+        let result = called.map_err(failed)?;
+        restored.map_err(failed)?;
+        Ok(result)
+    }
+
+    /// Lets all threads go on.
+    pub(super) fn resume(mut self) -> Duration {
+        self.let_go();
+        self.since.elapsed()
+    }
+
+    fn let_go(&mut self) {
+        for tid in self.seized.drain(..) {
+            // One that has not stopped yet cannot be detached: it stops first.
+            while ptrace::detach(raw(tid)) == Err(Errno::ESRCH) {
+                match ptrace::wait(raw(tid), true) {
+                    Ok(Some(Stop::Signal(signal))) => drop(ptrace::resume(raw(tid), signal)),
+                    Ok(Some(Stop::Gone)) | Err(_) => break,
+                    _ => {}
+                }
+            }
+        }
+        if std::mem::take(&mut self.stop_again) {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw(self.pid)), nix::sys::signal::Signal::SIGSTOP);
+        }
+    }
+}
+
+impl Drop for Tracee {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// Makes the call between two system call stops. Repeated if the kernel wants to look at signals first.
+fn one_call(
+    tid: i32,
+    saved: &[u64],
+    site: u64,
+    number: u64,
+    arguments: [u64; 6],
+    stop_again: &mut bool,
+) -> Result<(i64, Option<u32>), Errno> {
+    /// The kernel's wish to make the call again.
+    const ERESTARTNOINTR: i64 = -513;
+    for _ in 0..MAX_STOPS {
+        ptrace::set_registers(tid, ptrace::GENERAL, &machine::call(saved, site, number, arguments))?;
+        let mut made = None;
+        let mut entered = false;
+        loop {
+            ptrace::resume_to_syscall(tid)?;
+            match next_stop(tid)? {
+                Stop::Syscall if entered => break,
+                Stop::Syscall => entered = true,
+                Stop::Event(ptrace::EVENT_CLONE) => {
+                    let id = u32::try_from(ptrace::event_message(tid)?).map_err(|_| Errno::EINVAL)?;
+                    // Dies with us from here on; until then its first instruction would kill it (see snapshot.rs).
+                    next_stop(raw(id))?;
+                    ptrace::set_options(raw(id), ptrace::EXIT_KILL)?;
+                    made = Some(id);
+                }
+                // Left from stopping, or job control.
+                Stop::Event(_) => {}
+                Stop::Signal(libc::SIGSTOP) => *stop_again = true,
+                Stop::Signal(_) => {}
+                Stop::Gone => return Err(Errno::ESRCH),
+            }
+        }
+        let result = machine::result(&ptrace::registers(tid, ptrace::GENERAL)?);
+        if result != ERESTARTNOINTR {
+            return Ok((result, made));
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+/// Gives the thread back registers and signal mask, in a stop like the one that it was taken from.
+fn restore(tid: i32, saved: &[u64], mask: u64, stop_again: &mut bool) -> Result<(), Errno> {
+    ptrace::set_registers(tid, ptrace::GENERAL, saved)?;
+    ptrace::interrupt(tid)?;
+    for _ in 0..MAX_STOPS {
+        ptrace::resume(tid, 0)?;
+        match next_stop(tid)? {
+            Stop::Event(event) if event != ptrace::EVENT_CLONE => {
+                // What the kernel did to the registers between the stops must not stay.
+                ptrace::set_registers(tid, ptrace::GENERAL, saved)?;
+                return ptrace::set_blocked_signals(tid, mask);
+            }
+            Stop::Gone => return Err(Errno::ESRCH),
+            Stop::Signal(libc::SIGSTOP) => *stop_again = true,
+            _ => {}
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+fn next_stop(tid: i32) -> Result<Stop, Errno> {
+    ptrace::wait(tid, true).map(|stop| stop.unwrap_or(Stop::Gone))
+}
+
+/// Whether a thread is on its way out: such a one cannot be traced.
+fn is_ending(pid: u32, tid: u32) -> bool {
+    Status::read(pid, Some(tid)).map_or(true, |s| matches!(s.state(), 'Z' | 'X' | 'x'))
+}
+
+fn vanished(pid: u32) -> Error {
+    Error::new(format!("process {pid}: ended before it could be stopped")).remedy("check the id with ps")
+}
+
+fn cannot_seize(pid: u32, tid: u32, e: Errno) -> Error {
+    let status = Status::read(pid, Some(tid)).unwrap_or_default();
+    if let Some(tracer) = status.number("TracerPid").filter(|t| *t != 0 && *t != u64::from(std::process::id())) {
+        return Error::new(format!("process {pid}: process {tracer} traces its thread {tid} already"))
+            .remedy("a process has one tracer at a time: end the debugger, strace or profiler that holds it");
+    }
+    match e {
+        Errno::EPERM | Errno::EACCES => super::subject::denied(pid, &status),
+        e => Error::new(format!("process {pid}: cannot trace thread {tid}")).cause(e),
+    }
+}

@@ -1,0 +1,3 @@
+module goref.test/busy
+
+go 1.17

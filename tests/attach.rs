@@ -1,0 +1,282 @@
+//! Running processes: what `attach` says of the fixtures is what `core` says of a core of the same process, to the byte; and a program
+//! that does everything that a debugger could spoil (`testdata/busy`) is attached to, and the attacher killed, many times.
+
+use crate::harness::corefile::{Run, gcore, parse_truth};
+use crate::harness::pprof::Profile;
+use crate::harness::program::{Mode, Program};
+use crate::harness::tool::{self, Ran};
+use crate::harness::toolchain::{Toolchain, newest, selected};
+use crate::harness::{Outcome, Skip, required};
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How a process can be made to stand still.
+const PAUSES: [&str; 3] = ["whole", "fork", "copy"];
+
+macro_rules! per_toolchain {
+    ($($name:ident: $version:literal, $mode:ident;)*) => {
+        $(#[test] fn $name() {
+            if selected($version) {
+                same_as_core($version, Mode::$mode);
+            }
+        })*
+    };
+}
+
+per_toolchain! {
+    go_1_24: "1.24.11", Default;
+    go_1_25: "1.25.5", Default;
+    go_1_26: "1.26.6", Default;
+    go_1_26_pie: "1.26.6", Pie;
+    go_1_27: "1.27.3", Default;
+}
+
+/// Attaches; a system that forbids to trace is a reason to skip.
+fn attach(pid: u32, args: &[&str]) -> Outcome<Ran> {
+    let ran = tool::attach(pid, args);
+    let stderr = ran.stderr();
+    if ran.code() == 1 && stderr.contains("does not allow to trace") {
+        return Err(Skip(stderr));
+    }
+    Ok(ran)
+}
+
+fn same_as_core(version: &str, mode: Mode) {
+    let Some(toolchain) = required(Toolchain::get(version)) else { return };
+    let program = Program::build(&toolchain, "testdata/programs", mode);
+    let Some(mut run) = required(Run::start(&program, &[])) else { return };
+    let truth = parse_truth(&run.line("TRUTH"), "TRUTH").expect("numbers after TRUTH");
+    run.line("WAIT");
+    let pid = run.child.id();
+    let dir = tempfile::tempdir().expect("a folder");
+    let core = dir.path().join("core");
+    // A process that a tracer lets go wakes threads that then change the runtime's own structures, which are roots as well. Stopped by a
+    // signal it is the same for all.
+    stop(pid);
+    let taken = gcore(pid, &core);
+    if required(taken).is_none() {
+        return;
+    }
+    stop(pid);
+    let from_core = tool::core_ok(&program.exe, &core, &["--threads", "2"]);
+    let total = from_core.decode().total();
+    for pause in PAUSES {
+        let stats = dir.path().join("stats.json");
+        let args = ["--threads", "2", "--pause", pause, "--stats", stats.to_str().expect("UTF-8")];
+        let Some(ran) = required(attach(pid, &args)) else { return };
+        assert_eq!(ran.code(), 0, "{pause}: {}", ran.stderr());
+        assert_eq!(ran.decode().total(), total, "{pause}: [objects, bytes] against the core's");
+        if ran.bytes() != from_core.bytes() {
+            panic!("{pause}: other bytes than from the core: {}", difference(&ran.decode(), &from_core.decode()));
+        }
+        assert!(ran.stdout().contains("stood still for"), "{pause}: the report names the pause: {}", ran.stdout());
+        let stats: serde_json::Value = serde_json::from_slice(&fs::read(&stats).expect("stats")).expect("JSON");
+        assert_eq!(stats["pause"]["mode"], pause);
+        let stops = stats["pause"]["stops"].as_array().expect("a list");
+        assert_eq!(stops.len(), if pause == "fork" { 2 } else { 1 });
+        assert!(stops.iter().all(|s| s["seconds"].as_f64().is_some_and(|s| s > 0.0)), "{stops:?}");
+    }
+    // A capture is as good as gdb's core, and smaller.
+    for (name, pause) in [("captured.core", "fork"), ("captured.core.zst", "whole")] {
+        let captured = dir.path().join(name);
+        let path = captured.to_str().expect("UTF-8");
+        let output = tool::run(&["capture", &pid.to_string(), "-o", path, "--pause", pause]);
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let ran = tool::core_ok(&program.exe, &captured, &["--threads", "2"]);
+        assert!(ran.bytes() == from_core.bytes(), "{name}: other bytes than from the core");
+    }
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-nx", "-batch", "-ex", "info threads", "-ex", "info proc mappings"]);
+    let opened = gdb.arg(&program.exe).arg(dir.path().join("captured.core")).output().expect("gdb");
+    let text = String::from_utf8_lossy(&opened.stdout).into_owned();
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("threads").count();
+    assert_eq!(text.matches("LWP ").count(), threads + 1, "threads, and the current one: {text}");
+    assert!(text.contains("runtime.futex") && text.contains(&*program.exe.to_string_lossy()), "{text}");
+
+    // Under its own name and from elsewhere; another program is refused.
+    let copy = dir.path().join("copy");
+    fs::copy(&program.exe, &copy).expect("copy");
+    let ran = tool::attach(pid, &[copy.to_str().expect("UTF-8")]);
+    assert!(ran.code() == 0 && ran.bytes() == from_core.bytes(), "with EXE: {}", ran.stderr());
+    let other = tool::attach(pid, &["/proc/self/exe"]);
+    assert!(other.code() == 1 && other.stderr().contains("does not belong to"), "another EXE: {}", other.stderr());
+    let late = tool::attach(pid, &["--pause", "whole", "--max-pause", "1us"]);
+    assert!(late.code() == 1 && late.stderr().contains("--max-pause"), "too late: {}", late.stderr());
+    signal(pid, "-CONT");
+    assert_eq!(truth_after(run), Some(truth), "the process counts what it counted before");
+}
+
+/// What one profile has and the other has not.
+fn difference(live: &Profile, core: &Profile) -> String {
+    let only = |a: &Profile, b: &Profile| {
+        let missing = a.stacks.iter().filter(|stack| !b.stacks.iter().any(|other| other == *stack));
+        missing.map(|stack| format!("\n  {stack:?}")).collect::<String>()
+    };
+    let (comments, mappings) = ((&live.comments, &core.comments), (&live.mappings, &core.mappings));
+    format!("only live: {}\nonly core: {}\n{comments:?} {mappings:?}", only(live, core), only(core, live))
+}
+
+fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([name, &pid.to_string()]).status();
+    assert!(sent.is_ok_and(|s| s.success()), "kill {name} {pid}");
+}
+
+/// Stops it as job control does, and waits for all threads.
+fn stop(pid: u32) {
+    signal(pid, "-STOP");
+    let stopped = |task: &fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("State:\tT"))
+    };
+    while !fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").all(|task| stopped(&task.expect("a thread"))) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What the program counts when it goes on.
+fn truth_after(run: Run) -> Option<crate::harness::corefile::Truth> {
+    run.release().first().and_then(|line| parse_truth(line, "OK"))
+}
+
+/// A busy program and its last words.
+struct Busy {
+    run: Run,
+}
+
+impl Busy {
+    fn start() -> Option<Self> {
+        let toolchain = required(Toolchain::get(newest()?))?;
+        let program = Program::build(&toolchain, "testdata/busy", Mode::Default);
+        let mut run = required(Run::start(&program, &["20"]))?;
+        run.line("RUNNING");
+        Some(Self { run })
+    }
+
+    fn pid(&self) -> u32 {
+        self.run.child.id()
+    }
+
+    /// Ends it: it must have worked all the time, without a fault, without a child that is not its own, and end as it means to.
+    fn end(mut self) {
+        let pid = self.pid();
+        let children = children(pid);
+        let dead: Vec<_> = children.iter().filter(|(_, stat)| stat.starts_with('Z')).collect();
+        // Its own children may just have ended.
+        assert!(dead.len() <= 1, "dead children: {children:?}");
+        let mut stdin = self.run.child.stdin.take().expect("piped");
+        stdin.write_all(b"\n").expect("it reads");
+        let done = self.run.line("DONE");
+        assert!(done.contains("faults=0 "), "{done}");
+        assert!(!done.contains("=0 ") || done.matches("=0 ").count() == 1, "some work stood still: {done}");
+        assert_eq!(self.run.child.wait().expect("wait").code(), Some(7), "{done}");
+    }
+}
+
+/// Ids and states of the children of `pid`.
+fn children(pid: u32) -> Vec<(String, String)> {
+    let output = Command::new("ps").args(["-o", "pid=,stat=", "--ppid", &pid.to_string()]).output();
+    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let pair = |line: &str| line.trim().split_once(' ').map(|(pid, stat)| (pid.to_owned(), stat.trim().to_owned()));
+    text.lines().filter_map(pair).collect()
+}
+
+fn rounds(few: u64) -> u64 {
+    std::env::var("GOREF_ATTACH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
+}
+
+#[test]
+fn busy_programs_do_not_notice() {
+    let Some(busy) = Busy::start() else { return };
+    for round in 0..rounds(6) {
+        for pause in PAUSES {
+            let Some(ran) = required(attach(busy.pid(), &["--pause", pause])) else { return };
+            assert_eq!(ran.code(), 0, "{pause}, round {round}: {}", ran.stderr());
+            assert!(ran.decode().total()[1] > 10 << 20, "{pause}, round {round}: {}", ran.stdout());
+        }
+    }
+    busy.end();
+}
+
+/// The end of the attacher at any time, by a signal that it cannot see, leaves nothing behind.
+#[test]
+fn killed_attachers_leave_no_trace() {
+    let Some(busy) = Busy::start() else { return };
+    let rounds = rounds(15);
+    for round in 0..rounds {
+        for pause in PAUSES {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_goref-fast"));
+            command.args(["attach", &busy.pid().to_string(), "--pause", pause, "-o", "/dev/null"]);
+            let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+            let mut attacher = spawned.expect("spawn");
+            // Spread over the time that a run takes.
+            std::thread::sleep(Duration::from_micros(round * 400_000 / rounds));
+            attacher.kill().expect("kill");
+            attacher.wait().expect("wait");
+        }
+    }
+    // Guards whose masters died clean up on their own; a new attach must find nobody in its way soon.
+    let mut last = String::new();
+    for _ in 0..50 {
+        let Some(ran) = required(attach(busy.pid(), &[])) else { return };
+        if ran.code() == 0 {
+            return busy.end();
+        }
+        last = ran.stderr();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("the process is still held: {last}");
+}
+
+/// A stopped process is analyzed and stays stopped.
+#[test]
+fn stopped_processes_stay_stopped() {
+    let Some(busy) = Busy::start() else { return };
+    let state = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", busy.pid())).expect("status");
+        status.lines().find_map(|l| l.strip_prefix("State:\t")).and_then(|s| s.chars().next()).expect("a state")
+    };
+    for pause in [&[][..], &["--pause", "fork"]] {
+        stop(busy.pid());
+        let Some(ran) = required(attach(busy.pid(), pause)) else { return };
+        assert_eq!(ran.code(), 0, "{pause:?}: {}", ran.stderr());
+        assert_eq!(state(), 'T', "{pause:?}");
+        signal(busy.pid(), "-CONT");
+    }
+    busy.end();
+}
+
+#[test]
+fn what_cannot_be_attached_to_is_refused() {
+    let mut sleeper = Command::new("sleep").arg("60").spawn().expect("sleep");
+    let ran = tool::attach(sleeper.id(), &[]);
+    assert_eq!(ran.code(), 1);
+    assert!(ran.stderr().contains("expected a Go program") && ran.stderr().contains("help:"), "{}", ran.stderr());
+    sleeper.kill().expect("kill");
+    let ran = tool::attach(sleeper.id(), &[]);
+    assert!(ran.code() == 1 && ran.stderr().contains("is dead"), "{}", ran.stderr());
+    sleeper.wait().expect("wait");
+    let ran = tool::attach(1 << 30, &[]);
+    assert!(ran.code() == 1 && ran.stderr().contains("no such process"), "{}", ran.stderr());
+}
+
+/// A process that a debugger holds has another tracer.
+#[test]
+fn traced_processes_are_refused() {
+    let Some(busy) = Busy::start() else { return };
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-nx", "-batch", "-p", &busy.pid().to_string(), "-ex", "shell sleep 5"]);
+    let Ok(mut gdb) = gdb.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
+        eprintln!("skipped: no gdb");
+        return busy.end();
+    };
+    let mut seen = String::new();
+    while gdb.try_wait().expect("wait").is_none() && !seen.contains("traces it already") {
+        let Some(ran) = required(attach(busy.pid(), &[])) else { return };
+        seen = ran.stderr();
+    }
+    assert!(seen.contains("traces it already") && seen.contains("gdb"), "{seen}");
+    gdb.wait().expect("wait");
+    busy.end();
+}
