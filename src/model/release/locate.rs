@@ -410,9 +410,8 @@ impl Search<'_> {
             (own && u64::from(n) <= capacity).then_some(())?;
             self.word(block, at.alllink)
         };
-        let functions = ["runtime.freeSpecial", "runtime.runCleanups", "runtime.(*cleanupQueue).enqueue"];
-        let bases = self.referred_by(&functions);
-        let found = self.longest(&bases, queue.all, block)?;
+        // A method of the queue, written out.
+        let found = self.longest(&self.referred_by(&["runtime.runCleanups"]), queue.all, block)?;
         (self.word(found, queue.all)? != 0).then_some(found)
     }
 
