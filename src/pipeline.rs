@@ -21,6 +21,7 @@ use crate::model::heap::{Heap, HeapTotals, RuntimeCounters, SpanId, TypeMasks};
 use crate::model::layout::RuntimeLayout;
 use crate::model::modules::Modules;
 use crate::model::queues::Queues;
+use crate::model::release;
 use crate::output::{ConservativeHold, Outcome, Outputs, RunResult, Target, TextMapping, WalkStats};
 use crate::progress::Progress;
 use crate::roots::{self, Roots, Sources};
@@ -121,6 +122,8 @@ pub struct Model {
     pub descriptors: Descriptors,
     /// Where those lie, by module.
     pub module_types: Vec<ModuleTypes>,
+    /// A sentence about what has no names, for want of debug information.
+    pub missing_names: Option<String>,
     /// Soft errors of all parts.
     pub incidents: Incidents,
 }
@@ -169,7 +172,11 @@ fn debug_information<'img>(
 ) -> Result<DebugInfo<'img>> {
     check_is_go(executable)?;
     progress.phase("reading debug information");
-    phases.time("debug information", || load_debug_info(executable, libraries))
+    phases.time("debug information", || match DebugInfo::is_in(executable) {
+        true => DebugInfo::load_all(executable, libraries),
+        // The process itself has to be asked.
+        false => Ok(DebugInfo::default()),
+    })
 }
 
 /// As [`model_and_walk_observed`].
@@ -189,6 +196,12 @@ fn model_and_walk_with<'img, O: Observer, I>(
 ) -> Result<(Model, Walked, Roots, Vec<O::Shard>)> {
     progress.phase("reading the runtime's structures");
     let bias = process.load_bias;
+    let mut missing_names = None;
+    if !DebugInfo::is_in(&process.executable) {
+        let substitute = phases.time("debug information", || release::substitute(&process.executable, image, bias))?;
+        missing_names = Some(sentence(substitute.missing_names, process.executable.refused_debug_files()));
+        debug = substitute.debug;
+    }
     let (heap, modules, masks, queues, descriptors, counters) = phases.time("model", || {
         let layout = RuntimeLayout::find(&debug.types, &debug.variables, &debug.constants, bias)?;
         let modules = Modules::read(image, &layout)?;
@@ -240,7 +253,7 @@ fn model_and_walk_with<'img, O: Observer, I>(
         modules.list.iter().map(|m| ModuleTypes { types: m.types.start, etypes: m.types.end() }).collect();
     incidents.merge(&walked.incidents);
     incidents.merge(&descriptors.incidents());
-    let model = Model { heap, counters, masks, queues, descriptors, module_types, incidents };
+    let model = Model { heap, counters, masks, queues, descriptors, module_types, missing_names, incidents };
     Ok((model, walked, roots, observed))
 }
 
@@ -300,23 +313,19 @@ fn result<I>(process: &Process<'_, I>, image: &dyn Image, model: &Model, walked:
         phases: Phases::default(),
         incidents,
         conservative_holds,
+        missing_names: model.missing_names.clone(),
         stops: None,
         partial,
     }
 }
 
-/// Loads the debug information. Files that could have had it are named if there is none.
-fn load_debug_info<'img>(
-    executable: &Executable<'img>,
-    libraries: &[(&Executable<'img>, u64)],
-) -> Result<DebugInfo<'img>> {
-    DebugInfo::load_all(executable, libraries).map_err(|e| match executable.refused_debug_files() {
-        [] => e,
-        refused => {
-            let remedy = e.remedy_text().unwrap_or_default().to_owned();
-            Error::new(format!("{e}; not taken: {}", refused.join("; "))).remedy(remedy)
-        }
-    })
+/// What has no names, how they come back, and which files with debug information were not taken.
+fn sentence(missing: &str, refused: &[String]) -> String {
+    let mut sentence = format!("{missing}; --debug-file gives it debug information that was taken out");
+    if !refused.is_empty() {
+        sentence.push_str(&format!("; not taken: {}", refused.join("; ")));
+    }
+    sentence
 }
 
 /// Refuses programs without Go code.

@@ -1,7 +1,7 @@
 //! STAGE 2: what the bytes mean to the Go runtime. Read-only once built, except that [`types::TypeTable`] grows by types that only
 //! runtime descriptors know, at points where the order is canonical.
 //!
-//! `dwarf`, `layout` <- `types`, `modules` <- `heap` <- `stacks`.
+//! `dwarf`, `layout` <- `types`, `modules` <- `heap`, `release` <- `stacks`.
 
 pub mod chain;
 pub mod descriptors;
@@ -10,5 +10,6 @@ pub mod heap;
 pub mod layout;
 pub mod modules;
 pub mod queues;
+pub mod release;
 pub mod stacks;
 pub mod types;

@@ -157,7 +157,10 @@ impl TypeTable {
     /// The first type named `name`.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<TypeId> {
-        self.by_name.get(name).copied()
+        let found = self.by_name.get(name).copied();
+        #[cfg(test)]
+        found.iter().for_each(|_| asked::note(name, ""));
+        found
     }
 
     /// The type whose descriptor lies `offset` bytes into the main module's types section.
@@ -169,10 +172,12 @@ impl TypeTable {
     /// Field `name` of struct `id`.
     #[must_use]
     pub fn field(&self, id: TypeId, name: &str) -> Option<&Field> {
-        match &self.get(id).kind {
-            Kind::Struct(fields) => fields.iter().find(|f| &*f.name == name),
-            _ => None,
-        }
+        let ty = self.get(id);
+        let Kind::Struct(fields) = &ty.kind else { return None };
+        let found = fields.iter().find(|f| &*f.name == name);
+        #[cfg(test)]
+        found.iter().for_each(|_| asked::note(&ty.name, name));
+        found
     }
 
     /// Offset and type of a dotted field path such as `sched.sp`, starting at struct `id`.
@@ -288,6 +293,28 @@ impl TypeTable {
                 }
             }
         }
+    }
+}
+
+/// Which types and fields a thread asked for by name and got: what a table of a release must have.
+#[cfg(test)]
+pub(crate) mod asked {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    thread_local! {
+        static ASKED: RefCell<BTreeSet<(String, String)>> = RefCell::default();
+    }
+
+    pub(super) fn note(ty: &str, field: &str) {
+        ASKED.with_borrow_mut(|asked| {
+            asked.insert((ty.to_owned(), field.to_owned()));
+        });
+    }
+
+    /// (type, field; empty for the type itself) since the last call.
+    pub(crate) fn take() -> BTreeSet<(String, String)> {
+        ASKED.with_borrow_mut(std::mem::take)
     }
 }
 

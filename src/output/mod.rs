@@ -112,6 +112,8 @@ pub struct RunResult {
     pub incidents: Incidents,
     /// See [`ConservativeHold`]; shown with `-v`.
     pub conservative_holds: Vec<ConservativeHold>,
+    /// A sentence about what has no names, if the executable has no debug information.
+    pub missing_names: Option<String>,
     /// How long a live process stood still.
     pub stops: Option<Stops>,
     /// Sentences about what is missing and how much. Each makes the result partial. What [`Totals`] shows (unread bytes, books

@@ -55,6 +55,9 @@ fn write_report(out: &mut String, result: &RunResult, summary: &Summary, verbosi
             summary.stacks_after, summary.stacks_before
         )?;
     }
+    if let Some(sentence) = &result.missing_names {
+        writeln!(out, "Names: {sentence}.")?;
+    }
     let (roots, held) = (result.walk.conservative_roots, result.totals.conservative);
     if roots > 0 {
         writeln!(

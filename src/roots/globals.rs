@@ -6,7 +6,7 @@ use crate::address::{Addr, AddrRange, WORD};
 use crate::image::Scratch;
 use crate::model::dwarf::GlobalVariable;
 use crate::model::modules::{Mask, Module};
-use crate::model::types::TypeId;
+use crate::model::types::{Kind, TypeId};
 
 /// Data or bss of a module: memory with pointer words that is not heap.
 #[derive(Clone, Debug)]
@@ -110,16 +110,18 @@ struct Variable<'a> {
     name: &'a str,
     addr: u64,
     size: u64,
-    ty: TypeId,
+    /// Not known without debug information.
+    ty: Option<TypeId>,
 }
 
 impl<'a> Variable<'a> {
     fn all(variables: &'a [GlobalVariable], sources: &Sources<'_, '_>) -> Vec<Self> {
+        let types = &sources.debug.types;
         let at_its_address = |v: &'a GlobalVariable| Self {
             name: &v.name,
             addr: v.address.wrapping_add(sources.load_bias),
-            size: sources.debug.types.get(v.ty).size,
-            ty: v.ty,
+            size: types.get(v.ty).size,
+            ty: Some(v.ty).filter(|ty| types.get(*ty).kind != Kind::Opaque),
         };
         variables.iter().map(at_its_address).collect()
     }
@@ -167,18 +169,35 @@ fn add_segment(segment: &mut Segment, variables: &[Variable<'_>], reader: &mut R
             kind: RootKind::Global,
             conservative: false,
             label,
-            ty: Some(variable.ty),
+            ty: variable.ty,
             goid: 0,
             addr: Addr(variable.addr),
         };
-        reader.add(segment, first..last, &pointers, head, store);
+        let pointers = match head.ty {
+            Some(_) => pointers,
+            None => reader.add_interfaces(segment, first, &pointers, head, store),
+        };
+        if !pointers.is_empty() {
+            reader.add(segment, first..last, &pointers, head, store);
+        }
     }
-    let left: Vec<u64> = segment.pointers(0, segment.range.len / WORD).filter(|i| !bit(&segment.claimed, *i)).collect();
+    let mut left: Vec<u64> =
+        segment.pointers(0, segment.range.len / WORD).filter(|i| !bit(&segment.claimed, *i)).collect();
     if left.is_empty() {
         return;
     }
     let name = if segment.is_bss { "bss segment" } else { "data segment" };
     let label = store.label(&format!("{name}[{}]", segment.module));
+    if !reader.sources.debug.is_dwarf() {
+        let kind = if segment.is_bss { RootKind::Bss } else { RootKind::Data };
+        let stratum = Stratum::Segments;
+        let head = Head { stratum, kind, conservative: false, label, ty: None, goid: 0, addr: Addr::NULL };
+        let rest = reader.add_interfaces(segment, 0, &left, head, store);
+        left.iter().filter(|i| rest.binary_search(i).is_err()).for_each(|i| {
+            segment.claimed[(*i / 64) as usize] |= 1 << (i % 64);
+        });
+        left = rest;
+    }
     // One root for each run of consecutive words.
     for run in left.chunk_by(|a, b| a + 1 == *b) {
         let (first, last) = (run[0], run[run.len() - 1] + 1);
@@ -202,6 +221,37 @@ struct Reader<'s, 'a, 'img> {
 }
 
 impl Reader<'_, '_, '_> {
+    /// Without debug information a variable's type is not known, but interfaces are: their first word is no pointer to the collector and
+    /// leads to a type. Adds a root for each; returns the pointers that are left.
+    ///
+    /// * `first`: first word of the variable.
+    fn add_interfaces(
+        &mut self,
+        segment: &Segment,
+        first: u64,
+        pointers: &[u64],
+        head: Head,
+        store: &mut Store,
+    ) -> Vec<u64> {
+        let mut left = Vec::with_capacity(pointers.len());
+        for (n, &i) in pointers.iter().enumerate() {
+            let behind_pointer = n > 0 && pointers[n - 1] + 1 == i;
+            let type_word = i.checked_sub(1).filter(|before| *before >= first && !behind_pointer);
+            let ty = type_word.and_then(|before| {
+                let addr = segment.range.start.add(before * WORD);
+                interface_type(self.sources, self.sources.image.read_u64(addr).ok()?)
+            });
+            match (type_word, ty) {
+                (Some(before), Some(ty)) => {
+                    let addr = segment.range.start.add(before * WORD);
+                    self.add(segment, before..i + 1, &[i], Head { ty: Some(ty), addr, ..head }, store);
+                }
+                _ => left.push(i),
+            }
+        }
+        left
+    }
+
     /// Adds words `words` of `segment` as one root; `pointers` are those of them that are pointers.
     fn add(&mut self, segment: &Segment, words: std::ops::Range<u64>, pointers: &[u64], head: Head, store: &mut Store) {
         let range =
@@ -220,6 +270,22 @@ impl Reader<'_, '_, '_> {
         }
         store.finish(first, head);
     }
+}
+
+/// The interface type of which `word` may be the first word: a type, or an itab, which starts with two types.
+fn interface_type(sources: &Sources<'_, '_>, word: u64) -> Option<TypeId> {
+    let is_type = |at: u64| {
+        let modules = sources.modules.list.iter();
+        at.is_multiple_of(WORD) && modules.map(|m| m.descriptors).any(|types| types.contains(Addr(at)))
+    };
+    let name = if is_type(word) {
+        "interface {}"
+    } else {
+        let word_at = |at: u64| sources.image.read_u64(Addr(word).add(at)).unwrap_or(0);
+        let is_itab = word != 0 && word.is_multiple_of(WORD) && is_type(word_at(0)) && is_type(word_at(WORD));
+        is_itab.then_some("interface { ... }")?
+    };
+    sources.debug.types.find(name)
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ type Plans = DashMap<(u64, FrameMode), Arc<Plan>, FxBuildHasher>;
 /// The debug information does not describe goroutines.
 pub(super) fn collect(sources: &Sources<'_, '_>, store: &mut Store) -> Result<(u64, u64)> {
     // Go 1.27 scans `g.xRegs.state`; 1.26 has the field, but its collector does not look there.
-    let scans_xregs = sources.executable.symbol("runtime.xRegScan").is_some();
+    let scans_xregs = sources.modules.func_named(sources.image, "runtime.xRegScan").is_some();
     let layout = StackLayout::find(&sources.debug.types, scans_xregs)?;
     let allgs = read_allgs(sources, store);
     let codes = CodeCache::new(sources.executable.architecture(), sources.image, sources.modules);

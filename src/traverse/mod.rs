@@ -265,7 +265,7 @@ pub fn walk_observed<O: Observer>(
     for stratum in [Stratum::Package, Stratum::Runtime, Stratum::Unnamed, Stratum::Specials] {
         walker.stratum(roots, stratum);
     }
-    walker.segments();
+    walker.segments(roots);
     // Last: what is reached now is held by conservative words alone.
     let (objects, bytes) = (walker.stats.objects, walker.stats.bytes);
     let mut before = Vec::new();
@@ -282,7 +282,9 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
     /// Walks one stratum to its end.
     fn stratum(&mut self, roots: &Roots, stratum: Stratum) {
         let mut first = Next::default();
-        for root in roots.roots.iter().filter(|r| r.stratum == stratum) {
+        // Words of a segment without a type are taken from the segment, where a typed pointer may have claimed them.
+        let here = |r: &&Root| r.stratum == stratum && (stratum != Stratum::Segments || r.ty.is_some());
+        for root in roots.roots.iter().filter(here) {
             let frames = roots.labels.frames(root.label);
             let Ok(granule) = u32::try_from(root.first_word) else {
                 self.incidents.count("roots.beyond_pool");
@@ -357,8 +359,10 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
         (words(header) <= u64::from(nwords)).then_some(ProgramKey::MapHeader(ty))
     }
 
-    /// Data and bss words that neither a variable nor a typed pointer into them has claimed.
-    fn segments(&mut self) {
+    /// Data and bss words that neither a variable nor a typed pointer into them has claimed. Roots of that stratum with a type
+    /// come first: without debug information there are some.
+    fn segments(&mut self, roots: &Roots) {
+        self.stratum(roots, Stratum::Segments);
         let mut first = Next::default();
         let program = self.resolver.compile(ProgramKey::Raw);
         for (label, words) in self.statics.leftover(self.world.image, &mut self.incidents) {

@@ -26,6 +26,12 @@ pub enum Mode {
     Race,
     /// With the paths of the build machine in it.
     Untrimmed,
+    /// Without debug information.
+    NoDwarf,
+    /// Without debug information and symbols.
+    Stripped,
+    /// The same, position-independent.
+    StrippedPie,
     /// With a plugin, `ext.so`, beside it.
     Plugin,
     /// A C program that loads Go as a shared library, `libgo.so`.
@@ -46,6 +52,9 @@ impl Mode {
             Self::External => "external",
             Self::Race => "race",
             Self::Untrimmed => "untrimmed",
+            Self::NoDwarf => "nodwarf",
+            Self::Stripped => "stripped",
+            Self::StrippedPie => "strippedpie",
             Self::Plugin => "plugin",
             Self::CShared => "cshared",
             Self::CArchive => "carchive",
@@ -69,6 +78,9 @@ impl Mode {
             Self::External => &["-trimpath", "-ldflags=-linkmode=external"],
             Self::Race => &["-trimpath", "-race"],
             Self::Untrimmed => &[],
+            Self::NoDwarf => &["-trimpath", "-ldflags=-w"],
+            Self::Stripped => &["-trimpath", "-ldflags=-s -w"],
+            Self::StrippedPie => &["-trimpath", "-ldflags=-s -w", "-buildmode=pie"],
             Self::CShared => &["-trimpath", "-buildmode=c-shared"],
             Self::CArchive => &["-trimpath", "-buildmode=c-archive"],
         }

@@ -73,6 +73,9 @@ impl Row {
             Mode::External => parts.push("`-ldflags=-linkmode=external`".to_owned()),
             Mode::Race => parts.push("`-race`".to_owned()),
             Mode::Untrimmed => parts.push("without `-trimpath`".to_owned()),
+            Mode::NoDwarf => parts.push("`-ldflags=-w`".to_owned()),
+            Mode::Stripped => parts.push("`-ldflags='-s -w'`".to_owned()),
+            Mode::StrippedPie => parts.push("`-ldflags='-s -w' -buildmode=pie`".to_owned()),
             Mode::Plugin => parts.push("`-buildmode=plugin`, loaded".to_owned()),
             Mode::CShared => parts.push("`-buildmode=c-shared`, in a C program".to_owned()),
             Mode::CArchive => parts.push("`-buildmode=c-archive`, in a C program".to_owned()),
@@ -102,7 +105,7 @@ impl Row {
 }
 
 /// Builds: mode, since, until, and where they are always run. The first two are the fixtures' own (`fixtures.rs`).
-const BUILDS: [(Mode, u32, u32, &[u32]); 11] = [
+const BUILDS: [(Mode, u32, u32, &[u32]); 14] = [
     (Mode::Default, 0, u32::MAX, &[]),
     (Mode::NoOpt, 0, u32::MAX, &[]),
     (Mode::Untrimmed, 0, u32::MAX, &[]),
@@ -111,10 +114,21 @@ const BUILDS: [(Mode, u32, u32, &[u32]); 11] = [
     (Mode::Cgo, 0, u32::MAX, &[]),
     (Mode::External, 0, u32::MAX, &[27]),
     (Mode::Race, 0, u32::MAX, &[]),
+    (Mode::NoDwarf, 0, u32::MAX, &[25, 27]),
+    (Mode::Stripped, 0, u32::MAX, &[24, 26]),
+    (Mode::StrippedPie, 0, u32::MAX, &[27]),
     (Mode::Plugin, 0, u32::MAX, &[26]),
     (Mode::CShared, 0, u32::MAX, &[24]),
     (Mode::CArchive, 0, u32::MAX, &[]),
 ];
+
+/// What has names depends on the builds without debug information (`stripped.rs` states some of them).
+fn claim(mode: Mode) -> Claim {
+    match mode {
+        Mode::NoDwarf | Mode::Stripped | Mode::StrippedPie => Claim::Totals,
+        _ => Claim::Paths,
+    }
+}
 
 /// Experiments that change what the runtime's structures or the heap look like: name, since, until, and where they are always run.
 const EXPERIMENTS: [(&str, u32, u32, Claim, &[u32]); 11] = [
@@ -159,7 +173,7 @@ pub fn rows() -> Vec<Row> {
     };
     let builds = BUILDS
         .iter()
-        .map(|&(mode, since, until, always)| row(mode, "", CoreKind::Gcore, Claim::Paths, since, until, always));
+        .map(|&(mode, since, until, always)| row(mode, "", CoreKind::Gcore, claim(mode), since, until, always));
     let experiments = EXPERIMENTS.iter().flat_map(|&(name, since, until, claim, always)| {
         [(Mode::Default, always), (Mode::NoOpt, &[][..])]
             .map(|(mode, always)| row(mode, name, CoreKind::Gcore, claim, since, until, always))

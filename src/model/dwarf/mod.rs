@@ -125,6 +125,7 @@ impl ClosureLayout {
 }
 
 /// The executable's debug information: a [`TypeTable`] and what is needed to find variables by PC.
+#[derive(Default)]
 pub struct DebugInfo<'img> {
     /// All types that have a DIE.
     pub types: TypeTable,
@@ -225,6 +226,26 @@ impl<'img> DebugInfo<'img> {
             generics,
             variables_by_pc: DashMap::default(),
         })
+    }
+
+    /// Whether `exe` has any.
+    #[must_use]
+    pub fn is_in(exe: &Executable<'_>) -> bool {
+        exe.sections().any(|s| s.name == ".debug_info" || s.name == ".zdebug_info")
+    }
+
+    /// What is known of an executable without debug information, in the same form: no function has variables.
+    ///
+    /// * `variables`: by address; an opaque type stands for one that nobody knows.
+    #[must_use]
+    pub fn without_dwarf(types: TypeTable, variables: Vec<GlobalVariable>, constants: FxHashMap<String, i64>) -> Self {
+        Self { types, variables, constants, ..Self::default() }
+    }
+
+    /// Whether this is what DWARF says; else it is what is known without.
+    #[must_use]
+    pub fn is_dwarf(&self) -> bool {
+        !self.units.is_empty()
     }
 
     /// Whether a dictionary of generic code lies at this link-time address; `None` if the symbols that tell are gone.

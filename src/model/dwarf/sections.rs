@@ -24,6 +24,7 @@ const NAMES: [&str; 9] = [
 ];
 
 /// Bytes of the debug sections; a section that the file lacks is empty.
+#[derive(Default)]
 pub(super) struct Sections<'img> {
     bytes: [Cow<'img, [u8]>; NAMES.len()],
 }

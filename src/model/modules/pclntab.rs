@@ -235,6 +235,26 @@ impl Modules {
         })
     }
 
+    /// The function of the executable that is called `name`; inlined calls of it do not count.
+    ///
+    /// Cost: a pass over all names and functions.
+    #[must_use]
+    pub fn func_named(&self, image: &dyn Image, name: &str) -> Option<Func> {
+        let tables = &self.list.first()?.pclntab;
+        let mut scratch = Scratch::default();
+        let names = image.load(&[tables.funcnametab], &mut scratch);
+        let quoted = [&b"\0"[..], name.as_bytes(), b"\0"].concat();
+        // Behind the NUL of the name before it: the first function's name is not asked for.
+        let found = memchr::memmem::find(names.get(0), &quoted)?;
+        let name_off = u32::try_from(found + 1).ok()?;
+        let of = |&&(_, funcoff): &&(u32, u32)| {
+            let record = tables.pclntable.start.add(u64::from(funcoff));
+            image.read_u32(record.add(self.layout.func.name_off)).is_ok_and(|off| off == name_off)
+        };
+        let &(entryoff, _) = tables.ftab.iter().take(tables.nfunc() as usize).find(of)?;
+        self.find_func(image, tables.text_addr(entryoff))
+    }
+
     /// The function's name as the runtime prints it: full package path, type arguments as `[...]`.
     #[must_use]
     pub fn func_name(&self, image: &dyn Image, func: &Func) -> Option<String> {

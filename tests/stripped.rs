@@ -1,0 +1,149 @@
+//! Executables without debug information: the fixtures' totals are in [`crate::matrix`]; here is what keeps its name, and that the runtime
+//! is found without a symbol where the symbols say that it is.
+
+use crate::harness::corefile::core_of;
+use crate::harness::pprof::Profile;
+use crate::harness::program::Mode;
+use crate::harness::toolchain::selected;
+use crate::harness::{required, tool};
+use goref_fast::address::Addr;
+use goref_fast::image::{Image, Inputs, Process};
+use goref_fast::model::release;
+use std::collections::BTreeMap;
+
+const FIXTURES: &str = "testdata/programs";
+
+macro_rules! per_toolchain {
+    ($($name:ident: $version:literal;)*) => {
+        $(mod $name {
+            #[test]
+            fn variables_keep_their_names() {
+                super::variables_keep_their_names($version);
+            }
+
+            #[test]
+            fn functions_keep_their_names() {
+                super::functions_keep_their_names($version);
+            }
+
+            #[test]
+            fn located() {
+                super::located($version);
+            }
+        })*
+    };
+}
+
+per_toolchain! {
+    go_1_19: "1.19.8";
+    go_1_21: "1.21.13";
+    go_1_22: "1.22.10";
+    go_1_23: "1.23.9";
+    go_1_24: "1.24.11";
+    go_1_25: "1.25.5";
+    go_1_26: "1.26.6";
+    go_1_27: "1.27.3";
+}
+
+fn analyzed(version: &str, mode: Mode) -> Option<(Profile, String)> {
+    if !selected(version) {
+        eprintln!("not selected by GOREF_GO_VERSIONS: {version}");
+        return None;
+    }
+    let file = required(core_of(version, FIXTURES, mode, &[]))?;
+    let ran = tool::core_ok(&file.exe, &file.core, &["--threads", "2"]);
+    let profile = ran.decode();
+    assert_eq!(profile.total(), [file.truth.objects, file.truth.bytes], "the collector's totals");
+    for threads in ["1", "3"] {
+        assert!(tool::core_ok(&file.exe, &file.core, &["--threads", threads]).bytes() == ran.bytes(), "{threads}");
+    }
+    Some((profile, ran.stdout()))
+}
+
+/// Bytes by first frame.
+fn roots(profile: &Profile) -> BTreeMap<&str, u64> {
+    let mut roots = BTreeMap::new();
+    for (stack, [_, bytes]) in &profile.stacks {
+        *roots.entry(&*stack[0]).or_insert(0) += bytes;
+    }
+    roots
+}
+
+/// With a symbol table a package variable holds what it holds with debug information; interfaces and headers bring types back.
+fn variables_keep_their_names(version: &str) {
+    let Some((profile, report)) = analyzed(version, Mode::NoDwarf) else { return };
+    let Some((full, _)) = analyzed(version, Mode::Default) else { return };
+    assert!(report.contains("Names: the executable has no debug information (-ldflags=-w)"), "{report}");
+    let (here, there) = (roots(&profile), roots(&full));
+    let variables: Vec<_> = there
+        .iter()
+        .filter(|(name, _)| name.starts_with("goref.test/fixtures/") && name.matches('.').count() == 2)
+        .collect();
+    let same = variables.iter().filter(|(name, bytes)| here.get(**name) == Some(*bytes)).count();
+    assert!(variables.len() > 100 && same * 5 > variables.len() * 4, "{same} of {} variables", variables.len());
+    for path in [
+        // An interface, a header, an interface in what that leads to.
+        "goref.test/fixtures/chans.InIface -> [0]. (*goref.test/fixtures/chans.V)",
+        "goref.test/fixtures/wide.One -> Tail. ([]*goref.test/fixtures/wide.V) -> [0]. (*goref.test/fixtures/wide.V)",
+        "goref.test/fixtures/funcs.Big -> ",
+        "goref.test/fixtures/generics.Boxed -> Val. (*goref.test/fixtures/generics.V)",
+    ] {
+        let joined = |stack: &[String]| stack.join(" -> ");
+        let found =
+            profile.stacks.keys().any(|stack| joined(stack).starts_with(path) && !joined(stack).contains("$sub"));
+        assert!(found, "nothing under {path}");
+    }
+}
+
+/// Without any symbol the call chains are left, and what types tell.
+fn functions_keep_their_names(version: &str) {
+    let Some((profile, report)) = analyzed(version, Mode::Stripped) else { return };
+    assert!(report.contains("Names: the executable has neither debug information nor symbols"), "{report}");
+    let frame = |name: &str| profile.sum(|stack| stack.iter().any(|frame| frame == name))[0];
+    for name in ["goref.test/fixtures/frames.selects", "goref.test/fixtures/stacks.local", "bss segment[0]"] {
+        assert!(frame(name) > 0, "nothing under {name}");
+    }
+    assert!(frame("Val. (*goref.test/fixtures/generics.V)") > 0, "an interface leads to its type");
+    assert!(profile.stacks.keys().all(|stack| !stack[0].starts_with("runtime.all")), "no variable has a name");
+}
+
+/// What is found by structure is what the symbols say.
+fn located(version: &str) {
+    if !selected(version) {
+        return;
+    }
+    for mode in [Mode::Default, Mode::NoOpt, Mode::Pie] {
+        let Some(file) = required(core_of(version, FIXTURES, mode, &[])) else { return };
+        let inputs = Inputs::open(&file.exe, &file.core, None).expect("two files");
+        let process = Process::parse(&inputs).expect("a core");
+        let exe = &process.executable;
+        let found = release::locate(exe, &process.image, process.load_bias).expect("the runtime");
+        let found: BTreeMap<&str, u64> = found.into_iter().collect();
+        let symbol = |name: &str| {
+            let symbol = exe.symbol(&format!("runtime.{name}")).unwrap_or_else(|| panic!("no symbol {name}"));
+            symbol.address.wrapping_add(process.load_bias)
+        };
+        // Lists are found by their first element, which several variables may have.
+        for name in ["allm", "allfin"] {
+            let word = |at: u64| process.image.read_u64(Addr(at)).expect("a word");
+            assert_eq!(word(found[name]), word(symbol(name)), "{version} {}: {name}", mode.name());
+        }
+        for name in [
+            "firstmoduledata",
+            "mheap_",
+            "allgs",
+            "allp",
+            "gcController",
+            "memstats",
+            "buildVersion",
+            "waitReasonStrings",
+        ] {
+            assert_eq!(found.get(name), Some(&symbol(name)), "{version} {}: {name}", mode.name());
+        }
+        assert_eq!(found["gcphase"], symbol("writeBarrier"), "{version} {}", mode.name());
+        // Without a queued cleanup it is not found, and nobody needs it.
+        if let Some(at) = found.get("gcCleanups") {
+            assert_eq!(*at, symbol("gcCleanups"), "{version} {}", mode.name());
+        }
+    }
+}
