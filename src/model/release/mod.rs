@@ -44,6 +44,9 @@ const TABLES: [(u32, &str); 8] = [
 const NEEDED: [&str; 9] =
     ["firstmoduledata", "mheap_", "allgs", "allm", "allp", "gcphase", "allfin", "memstats", "gcController"];
 
+/// No mask lies there.
+const NOT_A_MASK: u64 = 1;
+
 /// Symbols whose size is that of a struct: a table for another build has others.
 const SIZES: [(&str, &str); 5] = [
     ("runtime.firstmoduledata", "runtime.moduledata"),
@@ -160,6 +163,11 @@ fn located(
         if !found.iter().any(|(known, _)| *known == name) {
             found.push((name, 0));
         }
+    }
+    if table.constants.contains_key("internal/abi.TFlagGCMaskOnDemand") {
+        // Says that masks may be made on demand. Its address is that of no mask, and so is this one; a mask that is just being made is not
+        // told from a finished one.
+        found.push(("inProgress", NOT_A_MASK));
     }
     // Of size 0: they name addresses, no words. What lies there has no name, as everything else in data and bss.
     let ty = table.types.push(Type { name: "(unknown)".into(), size: 0, kind: Kind::Opaque, rtype_offset: 0 });
