@@ -41,7 +41,7 @@ func newV() *V { return new(V) }
 //
 // What C got a handle of is under the table of handles.
 //
-//goref:expect within="value. (interface {})" min_count=5
+//goref:expect within="value. (interface {})" since="1.24" min_count=5
 //goref:expect within="v. (*$P.V)" count=5 bytes=240
 //goref:expect path="$P.outer.v" count=5 bytes=240
 //go:noinline
