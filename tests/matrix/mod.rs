@@ -13,7 +13,7 @@ mod table;
 
 use crate::fixtures::{MODULE, unmet};
 use crate::harness::corefile::{CoreFile, core_of};
-use crate::harness::toolchain::selected;
+use crate::harness::toolchain::{minor, selected};
 use crate::harness::{Outcome, Skip, emulated, expect, required, root, tool};
 use cells::{Claim, CoreKind, FIXTURES, RELEASES, Row};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -97,7 +97,9 @@ fn check(row: &Row, version: &str) -> Outcome<Vec<String>> {
     // qemu leaves out what begins with an ELF header; the C linker has put read-only data there, too.
     let expected = |line: &str| {
         let by_c_linker = row.core == CoreKind::Emulator && row.recipe.mode.needs_cgo();
-        by_c_linker && line == "soft errors core.executable_not_verified: 1"
+        // Go 1.19: one type descriptor cannot be read, which costs a name and no object.
+        let descriptor = minor(version) == 19 && line.contains("descriptor") && line.ends_with(": 1");
+        descriptor || by_c_linker && line == "soft errors core.executable_not_verified: 1"
     };
     let soft_errors = ran.stdout();
     let soft_errors = soft_errors.lines().filter(|l| l.starts_with("soft error"));

@@ -54,7 +54,7 @@ var (
 	Untyped unsafe.Pointer
 	// Over 512 bytes an object carries its own type, which replaces the poorer type of the pointer.
 	//goref:expect path="$P.UntypedLarge" count=1 bytes=896
-	//goref:expect path="$P.UntypedLarge -> Last. (*$P.V)" since="1.22" count=1 bytes=32
+	//goref:expect path="$P.UntypedLarge -> Last. (*$P.V)" since="1.22" without="noallocheaders" count=1 bytes=32
 	// Up to Go 1.21 it does not.
 	//goref:expect path="$P.UntypedLarge -> $sub_objects$" until="1.21" count=1 bytes=32
 	UntypedLarge unsafe.Pointer
