@@ -1,11 +1,11 @@
 //! STAGE 1, again: the memory of a process that runs, instead of a core's. Knows Linux and ELF, knows nothing of Go.
 //!
 //! [`Subject::inspect`] says whether a process can be attached to at all. [`Frozen::freeze`] makes its memory stand still: in a
-//! copy-on-write snapshot that the process is made to fork ([`snapshot`]), or by holding all its threads. [`Frozen::image`] reads that memory
+//! copy-on-write snapshot that the process is made to fork (`snapshot`), or by holding all its threads. [`Frozen::image`] reads that memory
 //! ([`LiveImage`]); [`Frozen::release`] undoes all. Tracing is done by a process of its own ([`guard`]), so that none of our
 //! ways to end harms the subject.
 //!
-//! What differs between machines is in [`machine`]; what is unsafe is in [`ptrace`].
+//! What differs between machines is in `machine`; what is unsafe is in `ptrace`.
 
 mod choose;
 mod copied;
