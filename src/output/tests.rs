@@ -312,7 +312,7 @@ fn stats_have_stable_keys() {
     assert_eq!(
         keys.join(" "),
         "beside_heap candidates conservative_roots finalizers garbage go_version incidents levels live_bytes live_objects \
-         other_stacks partial path_nodes peak_private_bytes phase_seconds profile_locations profile_raw_bytes profile_samples \
+         other_stacks partial path_nodes pause peak_private_bytes phase_seconds profile_locations profile_raw_bytes profile_samples \
          runtime_counters schema span_classes stacks_after stacks_before threads total_seconds totals version"
     );
     assert_eq!(stats["live_objects"], 7);

@@ -39,6 +39,26 @@ var (
 	requests, allocations, reads, sleeps, timers, children int64
 )
 
+// standsStill says how many kinds of work make no step any more; each gets ten seconds for it.
+func standsStill() int {
+	kinds := []*int64{&requests, &allocations, &reads, &sleeps, &timers, &children}
+	before := make([]int64, len(kinds))
+	for i, steps := range kinds {
+		before[i] = atomic.LoadInt64(steps)
+	}
+	still := 0
+	for i, steps := range kinds {
+		end := time.Now().Add(10 * time.Second)
+		for atomic.LoadInt64(steps) == before[i] && time.Now().Before(end) {
+			time.Sleep(time.Millisecond)
+		}
+		if atomic.LoadInt64(steps) == before[i] {
+			still++
+		}
+	}
+	return still
+}
+
 func fault(what string, detail interface{}) {
 	if atomic.AddInt64(&faults, 1) < 20 {
 		fmt.Printf("FAULT %s: %v\n", what, detail)
@@ -238,9 +258,13 @@ func main() {
 		}
 		break
 	}
+	still := 0
+	if !idle {
+		still = standsStill()
+	}
 	atomic.StoreInt32(&stopping, 1)
 	workers.Wait()
-	fmt.Printf("DONE faults=%d requests=%d allocations=%d reads=%d sleeps=%d timers=%d children=%d nodes=%d\n",
-		faults, requests, allocations, reads, sleeps, timers, children, len(heap))
+	fmt.Printf("DONE faults=%d still=%d requests=%d allocations=%d reads=%d sleeps=%d timers=%d children=%d nodes=%d\n",
+		faults, still, requests, allocations, reads, sleeps, timers, children, len(heap))
 	os.Exit(7)
 }

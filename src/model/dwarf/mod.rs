@@ -228,10 +228,10 @@ impl<'img> DebugInfo<'img> {
         })
     }
 
-    /// Whether `exe` has any.
+    /// Whether `exe` has any, in itself or in its debug file.
     #[must_use]
     pub fn is_in(exe: &Executable<'_>) -> bool {
-        exe.sections().any(|s| s.name == ".debug_info" || s.name == ".zdebug_info")
+        exe.has_debug_info() || exe.debug_file().is_some()
     }
 
     /// What is known of an executable without debug information, in the same form: no function has variables.
