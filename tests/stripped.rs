@@ -4,7 +4,7 @@
 use crate::harness::corefile::core_of;
 use crate::harness::pprof::Profile;
 use crate::harness::program::Mode;
-use crate::harness::toolchain::selected;
+use crate::harness::toolchain::{minor, selected};
 use crate::harness::{required, tool};
 use goref_fast::address::Addr;
 use goref_fast::image::{Image, Inputs, Process};
@@ -88,6 +88,10 @@ fn variables_keep_their_names(version: &str) {
         "goref.test/fixtures/funcs.Big -> ",
         "goref.test/fixtures/generics.Boxed -> Val. (*goref.test/fixtures/generics.V)",
     ] {
+        // No object had a header yet.
+        if minor(version) < 22 && (path.contains("wide.One") || path.contains("funcs.Big")) {
+            continue;
+        }
         let joined = |stack: &[String]| stack.join(" -> ");
         let found =
             profile.stacks.keys().any(|stack| joined(stack).starts_with(path) && !joined(stack).contains("$sub"));

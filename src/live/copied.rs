@@ -1,7 +1,7 @@
 //! [`Copied`]: memory that was copied while the process stood still, in blocks, for reading after it went on.
 //!
-//! Copied is all that the process may write: private memory, without ranges that the caller does not need, and without pages that nobody ever
-//! touched (`/proc/PID/pagemap`), which are zeros. Blocks without such a page cost nothing.
+//! Copied is all private memory (code and read-only data as well: the process may end while we read), without ranges that the caller does
+//! not need, and without pages that nobody ever touched (`/proc/PID/pagemap`), which are zeros. Blocks without such a page cost nothing.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -46,10 +46,10 @@ impl Copied {
     /// * `unneeded`: sorted; what lies there cannot be read.
     pub(super) fn take(pid: u32, mappings: &[Mapping], unneeded: &[AddrRange]) -> Self {
         let pagemap = File::open(format!("/proc/{pid}/pagemap")).ok();
-        let written = |m: &&Mapping| m.is_readable() && m.is_writable() && !m.shared && !m.is_special();
+        let private = |m: &&Mapping| m.is_readable() && !m.shared && !m.is_special();
         let mut ranges: Vec<AddrRange> = Vec::new();
         let mut pieces: Vec<(AddrRange, bool)> = Vec::new();
-        for m in mappings.iter().filter(written) {
+        for m in mappings.iter().filter(private) {
             match ranges.last_mut() {
                 Some(last) if last.end() == m.range.start => last.len += m.range.len,
                 _ => ranges.push(m.range),

@@ -36,6 +36,18 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// Says that it ended, if it did.
+    ///
+    /// # Errors
+    /// It ended: what was read of it lately is not its memory.
+    pub fn check_alive(&self) -> Result<()> {
+        if is_alive(self.pid) {
+            return Ok(());
+        }
+        Err(Error::new(format!("process {}: ended while it was read", self.pid))
+            .remedy("analyze the core of a crash, or attach earlier; --pause fork takes the shortest time"))
+    }
+
     /// Looks at process `pid`.
     ///
     /// # Errors
@@ -129,6 +141,13 @@ fn check_machine(exe: &PathBuf, what: &str, pid: u32, status: &Status) -> Result
         .remedy("an emulator runs it; take a core inside the emulated system"));
     }
     Ok(())
+}
+
+/// Whether the process still has memory: what is read of one that was killed meanwhile is missing pages, or zeros.
+fn is_alive(pid: u32) -> bool {
+    // A killed process that is traced has no memory long before it is a zombie.
+    let alive = |status: Status| !matches!(status.state(), 'Z' | 'X' | 'x') && !status.text("VmSize").is_empty();
+    Status::read(pid, None).is_ok_and(alive)
 }
 
 fn gone(pid: u32) -> Error {

@@ -45,7 +45,8 @@ pub(super) fn analyze(attach: &Attach, config: &Config, progress: &Progress, pha
     let auxv = subject.auxv()?;
     progress.phase("stopping the process");
     let frozen = phases.time("stop", || Frozen::freeze(&subject, attach.pause, attach.max_pause, false))?;
-    let copies = frozen.choice().pause == Pause::Copy;
+    let pause = frozen.choice().pause;
+    let copies = pause == Pause::Copy;
     let mut process = Process::assemble(executable, frozen.image(), frozen.threads()?, frozen.files(), auxv, &what)?;
     process.incidents.merge(&incidents);
     let frozen = RefCell::new(Some(frozen));
@@ -60,11 +61,15 @@ pub(super) fn analyze(attach: &Attach, config: &Config, progress: &Progress, pha
             return Ok(());
         }
         process.image.copy(&heap.memory_without_pointers(LEFT_OUT).collect::<Vec<_>>());
+        subject.check_alive()?;
         release()
     };
     let (model, walked, roots, _) =
         model_and_walk_with(debug, &process, &process.image, config, &Silent, &modelled, progress, phases)?;
     let found = phases.time("totals", || result(&process, &process.image, &model, walked, &roots));
+    if pause == Pause::Whole {
+        subject.check_alive()?;
+    }
     phases.time("release", release)?;
     exe.verify_unchanged()?;
     Ok(RunResult { stops: stops.take(), ..found })
