@@ -161,7 +161,7 @@ fn check(version: &str, mode: Mode, way: &Way, crash: &Crash) -> Vec<String> {
     }
     let mut late = sets::take_threads(&dump, &mut new);
     late.extend(new.extract_if(.., |o| sets::is_timers_of_a_p(&dump, *o)).map(|o| vec![o]));
-    late.extend(new.extract_if(.., |o| sets::is_spare_defer_of_a_p(&dump, *o)).map(|o| vec![o]));
+    late.extend(new.extract_if(.., |o| sets::is_spare_record_of_a_p(&dump, *o)).map(|o| vec![o]));
     let unnamed = new.iter().map(|o| describe(memory, &roots, *o));
     wrong.extend(unnamed.map(|o| format!("allocated since the last collection, by no known cause: {o}")));
 

@@ -78,10 +78,15 @@ pub fn is_timers_of_a_p(dump: &Dump<'_, '_>, object: Object) -> bool {
     (0..len.min(1024)).any(|i| memory.word(memory.word(array + i * 8).wrapping_add(heap)) == object.addr)
 }
 
-/// Whether an object is a defer record that a P keeps for the next one: up to Go 1.21 the runtime's own calls while it crashes use them.
-pub fn is_spare_defer_of_a_p(dump: &Dump<'_, '_>, object: Object) -> bool {
+/// Whether an object is a record that a P keeps for the next use: of a defer (up to Go 1.21 the runtime's own calls while it crashes use
+/// them), or of a goroutine that waited for a channel.
+pub fn is_spare_record_of_a_p(dump: &Dump<'_, '_>, object: Object) -> bool {
+    ["deferpool", "sudogcache"].iter().any(|pool| is_in_pool_of_a_p(dump, pool, object))
+}
+
+fn is_in_pool_of_a_p(dump: &Dump<'_, '_>, pool: &str, object: Object) -> bool {
     let memory = dump.memory();
-    let Some(pool) = field(dump, "runtime.p", "deferpool") else { return false };
+    let Some(pool) = field(dump, "runtime.p", pool) else { return false };
     let Some(allp) = variable(dump, "runtime.allp") else { return false };
     let (array, len) = (memory.word(allp), memory.word(allp + 8));
     (0..len.min(1024)).any(|i| {
