@@ -215,6 +215,14 @@ impl Claim<'_> {
                 return;
             }
         }
+        if small
+            && self.target.retype == Retype::Closure
+            && let Ok(granule) = u32::try_from((addr - self.base) / 8)
+        {
+            // Its code is looked at when the level is arranged.
+            state.gathered.items.add(self.depot, stretch, granule, 1);
+            return;
+        }
         self.won_otherwise(addr, count, state, stretch, scratch);
     }
 
@@ -247,13 +255,9 @@ impl Claim<'_> {
             return;
         }
         let count = self.clamp(count, elem_size - offset);
-        let question = match self.target.retype {
-            Retype::No => None,
-            Retype::Closure => Some(Question::Closure(elem_size as u32)),
-            Retype::TrieNode(_) => Some(Question::Trie),
-        };
-        if let Some(question) = question {
+        if let Retype::TrieNode(_) = self.target.retype {
             let item = Item { granule, count, restrict: !0 };
+            let question = Question::Trie;
             state.claimed.dialog.asks.push(Ask { target: self.number, addr, item, bytes: elem_size, question });
             return;
         }

@@ -155,6 +155,13 @@ impl Items {
         Stretch { start, len: items.len(), counts, restrict }
     }
 
+    /// Appends items of one element each.
+    pub(super) fn push_plain(&mut self, depot: &Depot, granules: &[u32]) -> Stretch {
+        let start = self.granules.len();
+        granules.iter().for_each(|&granule| self.granules.push(depot, granule));
+        Stretch { start, len: granules.len(), counts: None, restrict: None }
+    }
+
     /// Opens a stretch that [`Items::add`] fills.
     #[must_use]
     pub fn open(&self, counted: bool) -> Stretch {
@@ -186,7 +193,13 @@ impl Items {
     /// `len` items from position `from` on of a stretch without counts and restrictions.
     #[inline]
     pub fn plain(&self, from: usize, len: usize) -> impl Iterator<Item = Item> {
-        self.granules.pieces(from, len).flatten().map(|&granule| Item::one(granule))
+        self.granules(from, len).map(Item::one)
+    }
+
+    /// Where `len` items from position `from` on start.
+    #[inline]
+    pub(super) fn granules(&self, from: usize, len: usize) -> impl Iterator<Item = u32> {
+        self.granules.pieces(from, len).flatten().copied()
     }
 
     /// Forgets all items, keeping a little memory.

@@ -10,6 +10,7 @@ mod arrange;
 mod ask;
 mod chase;
 pub mod claim;
+mod closures;
 pub mod expand;
 mod flatten;
 pub mod frontier;
@@ -398,6 +399,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
             }
             let start = Instant::now();
             frontier.build(&mut next, &mut self.shards, &self.depot, &self.resolver.programs);
+            self.split_closures(&mut frontier);
             self.times.arrange += start.elapsed();
             if frontier.is_empty() {
                 self.leftover(&mut next);
