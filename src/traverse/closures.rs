@@ -112,10 +112,10 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
     pub(super) fn split_closures(&mut self, frontier: &mut Frontier) {
         let programs = &self.resolver.programs;
         let is_undecided = |group: &Group| programs.get(group.program).key == ProgramKey::Funcval;
-        let undecided: Vec<bool> = frontier.groups.iter().map(is_undecided).collect();
-        if !undecided.contains(&true) {
+        if !frontier.groups.iter().any(is_undecided) {
             return;
         }
+        let undecided: Vec<bool> = frontier.groups.iter().map(is_undecided).collect();
         let parts = std::mem::take(&mut frontier.parts);
         let groups = std::mem::take(&mut frontier.groups);
         for run in parts.chunk_by(|a, b| a.group == b.group) {
@@ -144,7 +144,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
         let mut counts = vec![0u64; codes.len()];
         let from = frontier.parts.len();
         for (part, chunks) in parts.iter().zip(&chunks) {
-            let stretches = match &chunks[0].codes[..] {
+            let stretches = match chunks.first().map_or(&[][..], |chunk| &chunk.codes[..]) {
                 [only] if chunks.iter().all(|chunk| chunk.which.is_empty() && chunk.codes == [*only]) => {
                     let number = codes.binary_search(only).expect("listed above");
                     vec![(number, part.stretch)]
