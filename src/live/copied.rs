@@ -3,21 +3,16 @@
 //! Copied is all private memory (code and read-only data as well: the process may end while we read), without ranges that the caller does
 //! not need, and without pages that nobody ever touched (`/proc/PID/pagemap`), which are zeros. Blocks without such a page cost nothing.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use super::memory;
+use super::pages::Pages;
 use super::proc::Mapping;
 use crate::address::{Addr, AddrRange};
 
 /// Bytes of a block: a unit of parallel work.
 const BLOCK: u64 = 2 << 20;
-const PAGE: u64 = 4096;
-/// Bits of a page's entry: in memory, or swapped out.
-const TOUCHED: u64 = 3 << 62;
 
 /// Copied memory.
 #[derive(Debug)]
@@ -45,7 +40,7 @@ impl Copied {
     ///
     /// * `unneeded`: sorted; what lies there cannot be read.
     pub(super) fn take(pid: u32, mappings: &[Mapping], unneeded: &[AddrRange]) -> Self {
-        let pagemap = File::open(format!("/proc/{pid}/pagemap")).ok();
+        let pages = Pages::open(pid);
         let private = |m: &&Mapping| m.is_readable() && !m.shared && !m.is_special();
         let mut ranges: Vec<AddrRange> = Vec::new();
         let mut pieces: Vec<(AddrRange, bool)> = Vec::new();
@@ -64,8 +59,7 @@ impl Copied {
         let copied: Vec<(AddrRange, Box<[u8]>)> = pieces
             .into_par_iter()
             .filter_map(|(piece, anonymous)| {
-                let pagemap = pagemap.as_ref().filter(|_| anonymous);
-                copy_piece(pid, piece, pagemap, unneeded).map(|bytes| (piece, bytes))
+                copy_piece(pid, piece, pages.as_ref().filter(|_| anonymous), unneeded).map(|bytes| (piece, bytes))
             })
             .collect();
         let mut blocks: FxHashMap<u64, Box<[u8]>> = FxHashMap::default();
@@ -109,39 +103,36 @@ impl Copied {
 }
 
 /// The bytes of a piece; `None` if all of it is zeros or unneeded.
-fn copy_piece(pid: u32, piece: AddrRange, pagemap: Option<&File>, unneeded: &[AddrRange]) -> Option<Box<[u8]>> {
-    let mut runs: Vec<AddrRange> = Vec::new();
-    let entries = pagemap.and_then(|map| {
-        let mut entries = vec![0u8; (piece.len / PAGE * 8) as usize];
-        map.read_exact_at(&mut entries, piece.start.0 / PAGE * 8).ok().map(|()| entries)
-    });
-    let mut at = piece.start.0;
-    let mut next = unneeded.partition_point(|r| r.end() <= piece.start);
-    while at < piece.end().0 {
-        let entry = entries.as_ref().and_then(|e| e.chunks_exact(8).nth(((at - piece.start.0) / PAGE) as usize));
-        let touched = entry.is_none_or(|e| u64::from_le_bytes(e.try_into().expect("8 bytes")) & TOUCHED != 0);
-        while unneeded.get(next).is_some_and(|r| r.end().0 <= at) {
-            next += 1;
-        }
-        let needed = !unneeded.get(next).is_some_and(|r| r.start.0 <= at && at + PAGE <= r.end().0);
-        if touched && needed {
-            match runs.last_mut() {
-                Some(last) if last.end().0 == at => last.len += PAGE,
-                _ => runs.push(AddrRange { start: Addr(at), len: PAGE }),
-            }
-        }
-        at += PAGE;
-    }
+///
+/// * `pages`: of memory that is zeros where nobody touched it.
+fn copy_piece(pid: u32, piece: AddrRange, pages: Option<&Pages>, unneeded: &[AddrRange]) -> Option<Box<[u8]>> {
+    let touched = pages.and_then(|pages| pages.touched(piece)).unwrap_or_else(|| vec![piece]);
+    let runs = without(&touched, unneeded);
     if runs.is_empty() {
         return None;
     }
     let mut bytes = vec![0; piece.len as usize];
     for run in runs {
         let from = (run.start.0 - piece.start.0) as usize;
-        // What cannot be read stays zero: pages of a file that is shorter by now.
-        let _ = memory::read_exact(pid, run.start.0, &mut bytes[from..from + run.len as usize]);
+        memory::read_what_can_be(pid, run.start.0, &mut bytes[from..from + run.len as usize]);
     }
     Some(bytes.into())
+}
+
+/// What is left of `ranges` without `holes`; both sorted.
+fn without(ranges: &[AddrRange], holes: &[AddrRange]) -> Vec<AddrRange> {
+    let mut left = Vec::new();
+    for range in ranges {
+        let mut at = range.start;
+        let from = holes.partition_point(|h| h.end() <= range.start);
+        for hole in holes[from..].iter().take_while(|h| h.start < range.end()) {
+            left.push(AddrRange::from_bounds(at, hole.start));
+            at = at.max(hole.end());
+        }
+        left.push(AddrRange::from_bounds(at, range.end()));
+    }
+    left.retain(|r| r.len > 0);
+    left
 }
 
 #[cfg(test)]
@@ -150,10 +141,25 @@ mod tests {
     use crate::live::proc;
 
     #[test]
+    fn holes_are_cut_out() {
+        let range = |(start, end)| AddrRange::from_bounds(Addr(start), Addr(end));
+        let cut = |ranges: &[(u64, u64)], holes: &[(u64, u64)]| {
+            let list = |l: &[(u64, u64)]| l.iter().map(|r| range(*r)).collect::<Vec<_>>();
+            without(&list(ranges), &list(holes)).iter().map(|r| (r.start.0, r.end().0)).collect::<Vec<_>>()
+        };
+        assert_eq!(cut(&[(10, 20), (30, 40)], &[]), [(10, 20), (30, 40)]);
+        assert_eq!(
+            cut(&[(10, 20), (30, 40)], &[(0, 12), (15, 16), (18, 33), (39, 50)]),
+            [(12, 15), (16, 18), (33, 39)]
+        );
+        assert_eq!(cut(&[(10, 20)], &[(5, 30)]), []);
+    }
+
+    #[test]
     fn copies_what_is_needed() {
         let mut data: Vec<u8> = (0..5_000_000u32).map(|i| (i % 253) as u8 + 1).collect();
         let base = data.as_ptr() as u64;
-        let unneeded = AddrRange { start: Addr(base.next_multiple_of(PAGE) + PAGE), len: 3 * PAGE };
+        let unneeded = AddrRange { start: Addr(base.next_multiple_of(4096) + 4096), len: 3 * 4096 };
         let pid = std::process::id();
         let copied = Copied::take(pid, &proc::mappings(pid).expect("maps"), &[unneeded]);
         let before = data.clone();

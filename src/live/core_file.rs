@@ -7,13 +7,13 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
 
 use super::guard::Registers;
 use super::machine;
 use super::memory;
+use super::pages::Pages;
 use super::proc::{Mapping, Status};
-use crate::address::AddrRange;
+use crate::address::{Addr, AddrRange};
 
 const PAGE: u64 = 4096;
 /// Bytes that are read at a time.
@@ -105,9 +105,9 @@ struct Segment {
 
 fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
     let notes = notes(source);
-    let pagemap = File::open(format!("/proc/{}/pagemap", source.frozen)).ok();
+    let pages = Pages::open(source.frozen);
     let mut segments: Vec<Segment> =
-        source.mappings.iter().filter(|m| m.range.len > 0).map(|m| segment(source, m, pagemap.as_ref())).collect();
+        source.mappings.iter().filter(|m| m.range.len > 0).map(|m| segment(source, m, pages.as_ref())).collect();
     let count = segments.len() as u64 + 1;
     let many = count >= PN_XNUM;
     let phoff = EHDR + if many { SHDR } else { 0 };
@@ -134,19 +134,14 @@ fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
             let n = CHUNK.min(s.held - done);
             let addr = s.range.start.0 + done;
             done += n;
-            if s.anonymous && pagemap.as_ref().is_some_and(|map| untouched(map, addr, n)) {
+            let range = AddrRange { start: Addr(addr), len: n };
+            let touched = pages.as_ref().filter(|_| s.anonymous).and_then(|pages| pages.touched(range));
+            if touched.is_some_and(|touched| touched.is_empty()) {
                 hole += n;
                 continue;
             }
             let bytes = &mut buffer[..n as usize];
-            if !memory::read_exact(source.frozen, addr, bytes) {
-                // A page that cannot be read, of a file that is shorter now: what can be read, page by page.
-                for (i, page) in bytes.chunks_mut(PAGE as usize).enumerate() {
-                    if !memory::read_exact(source.frozen, addr + i as u64 * PAGE, page) {
-                        page.fill(0);
-                    }
-                }
-            }
+            memory::read_what_can_be(source.frozen, addr, bytes);
             let mut rest: &[u8] = bytes;
             while !rest.is_empty() {
                 let zeros = rest.chunks(PAGE as usize).take_while(|page| page.iter().all(|b| *b == 0)).count();
@@ -170,9 +165,9 @@ fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
     out.flush()
 }
 
-fn segment(source: &Source<'_>, m: &Mapping, pagemap: Option<&File>) -> Segment {
+fn segment(source: &Source<'_>, m: &Mapping, pages: Option<&Pages>) -> Segment {
     // Relocated data is read-only by the time we look, and was written.
-    let written = || pagemap.is_some_and(|map| has_private_page(map, m.range));
+    let written = || pages.is_some_and(|pages| pages.own(m.range).is_none_or(|own| !own.is_empty()));
     let private = !m.shared && (m.is_writable() || m.inode == 0 || written());
     let held = if !m.is_readable() || m.is_special() {
         0
@@ -184,28 +179,6 @@ fn segment(source: &Source<'_>, m: &Mapping, pagemap: Option<&File>) -> Segment 
         if elf { PAGE.min(m.range.len) } else { 0 }
     };
     Segment { range: m.range, flags: m.flags, offset: 0, held, anonymous: m.inode == 0 && !m.shared }
-}
-
-/// Whether a page of a file mapping is the process's own.
-fn has_private_page(pagemap: &File, range: AddrRange) -> bool {
-    const PRESENT_OR_SWAPPED: u64 = 3 << 62;
-    const OF_FILE: u64 = 1 << 61;
-    let mut entries = vec![0u8; (CHUNK / PAGE * 8) as usize];
-    (0..range.len).step_by(CHUNK as usize).any(|done| {
-        let entries = &mut entries[..((range.len - done).min(CHUNK) / PAGE * 8) as usize];
-        let read = pagemap.read_exact_at(entries, (range.start.0 + done) / PAGE * 8);
-        let mut words = entries.chunks_exact(8).map(|e| u64::from_le_bytes(e.try_into().expect("8 bytes")));
-        read.is_ok() && words.any(|w| w & PRESENT_OR_SWAPPED != 0 && w & OF_FILE == 0)
-    })
-}
-
-/// Whether no page of the range is in memory or swapped out.
-fn untouched(pagemap: &File, addr: u64, len: u64) -> bool {
-    const PRESENT_OR_SWAPPED: u64 = 3 << 62;
-    let mut entries = vec![0u8; (len / PAGE * 8) as usize];
-    let read = pagemap.read_exact_at(&mut entries, addr / PAGE * 8);
-    read.is_ok()
-        && entries.chunks_exact(8).all(|e| u64::from_le_bytes(e.try_into().expect("8")) & PRESENT_OR_SWAPPED == 0)
 }
 
 fn header(head: &mut Vec<u8>, phoff: u64, count: u64, many: bool) {

@@ -338,6 +338,23 @@ pub(super) fn read_exact(pid: u32, addr: u64, buf: &mut [u8]) -> bool {
     read_exact_at(Pid::from_raw(pid.cast_signed()), addr, buf)
 }
 
+/// Fills `buf` from `addr` of process `pid`. Pages that cannot be read, of a file that is shorter now, become zeros.
+pub(super) fn read_what_can_be(pid: u32, addr: u64, buf: &mut [u8]) {
+    if read_exact(pid, addr, buf) {
+        return;
+    }
+    let mut at = addr;
+    let mut rest = buf;
+    while !rest.is_empty() {
+        let (page, after) = rest.split_at_mut(((PAGE - at % PAGE) as usize).min(rest.len()));
+        if !read_exact(pid, at, page) {
+            page.fill(0);
+        }
+        at += page.len() as u64;
+        rest = after;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -131,6 +131,8 @@ pub(super) fn auxv(pid: u32) -> io::Result<Vec<(u64, u64)>> {
 pub(super) struct Stat {
     pub(super) state: char,
     pub(super) ppid: u32,
+    /// When it started, in ticks since the boot: with the id, what tells it from all others.
+    pub(super) start: u64,
     /// The signal that the parent gets when it ends; 0 for none, which ordinary children never have.
     pub(super) exit_signal: i32,
 }
@@ -148,6 +150,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat {
         state: fields.first()?.chars().next()?,
         ppid: number(4)?.try_into().ok()?,
+        start: number(22)?.try_into().ok()?,
         exit_signal: number(38)?.try_into().ok()?,
     })
 }
@@ -192,6 +195,6 @@ mod tests {
     fn names_with_parentheses() {
         let rest: Vec<String> = (5..=37).map(|n| n.to_string()).collect();
         let stat = parse_stat(&format!("17 (a) b ) Z 4 {} 0 0", rest.join(" "))).expect("fields");
-        assert_eq!(stat, Stat { state: 'Z', ppid: 4, exit_signal: 0 });
+        assert_eq!(stat, Stat { state: 'Z', ppid: 4, start: 22, exit_signal: 0 });
     }
 }

@@ -42,9 +42,9 @@ pub(super) fn analyze(attach: &Attach, config: &Config, progress: &Progress, pha
     let separate = Separate::find(&executable, None, &config.search, tmpdir, progress)?;
     let executable = separate.join(executable, &mut incidents)?;
     let debug = debug_information(&executable, &[], progress, phases)?;
-    let auxv = subject.auxv()?;
     progress.phase("stopping the process");
     let frozen = phases.time("stop", || Frozen::freeze(&subject, attach.pause, attach.max_pause, false))?;
+    let auxv = frozen.auxv()?;
     let pause = frozen.choice().pause;
     let copies = pause == Pause::Copy;
     let mut process = Process::assemble(executable, frozen.image(), frozen.threads()?, frozen.files(), auxv, &what)?;
@@ -65,7 +65,12 @@ pub(super) fn analyze(attach: &Attach, config: &Config, progress: &Progress, pha
         release()
     };
     let (model, walked, roots, _) =
-        model_and_walk_with(debug, &process, &process.image, config, &Silent, &modelled, progress, phases)?;
+        model_and_walk_with(debug, &process, &process.image, config, &Silent, &modelled, progress, phases).map_err(
+            |e| match frozen.borrow().as_ref() {
+                Some(frozen) => frozen.explain(e),
+                None => e,
+            },
+        )?;
     let found = phases.time("totals", || result(&process, &process.image, &model, walked, &roots));
     if pause == Pause::Whole {
         subject.check_alive()?;

@@ -14,10 +14,10 @@ use crate::progress::Progress;
 pub fn capture(config: &Capture, progress: &Progress) -> Result<Outcome> {
     let destination = Destination::prepare(&config.output)?;
     let subject = Subject::inspect(config.pid)?;
-    let auxv = subject.auxv()?;
     progress.phase("stopping the process");
     let frozen = Frozen::freeze(&subject, config.pause, config.max_pause, true)?;
     progress.phase("writing the core");
+    let auxv = frozen.auxv()?;
     let packed = config.output.extension().is_some_and(|ext| ext == "zst");
     destination.write_file(|file| frozen.write_core(&auxv, file, packed))?;
     let stops = frozen.release()?;
