@@ -106,6 +106,19 @@ impl Column {
         self.chunks[last].push(entry);
     }
 
+    /// Appends many.
+    pub(super) fn extend(&mut self, depot: &Depot, mut entries: &[u32]) {
+        while !entries.is_empty() {
+            if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
+                self.chunks.push(depot.take());
+            }
+            let last = self.chunks.len() - 1;
+            let (now, later) = entries.split_at(entries.len().min(CHUNK - self.chunks[last].len()));
+            self.chunks[last].extend_from_slice(now);
+            entries = later;
+        }
+    }
+
     #[inline]
     fn get(&self, i: usize) -> u32 {
         self.chunks[i / CHUNK][i % CHUNK]
@@ -158,7 +171,7 @@ impl Items {
     /// Appends items of one element each.
     pub(super) fn push_plain(&mut self, depot: &Depot, granules: &[u32]) -> Stretch {
         let start = self.granules.len();
-        granules.iter().for_each(|&granule| self.granules.push(depot, granule));
+        self.granules.extend(depot, granules);
         Stretch { start, len: granules.len(), counts: None, restrict: None }
     }
 
