@@ -5,7 +5,7 @@ use crate::harness::corefile::{Run, gcore, parse_truth};
 use crate::harness::pprof::Profile;
 use crate::harness::program::{Mode, Program};
 use crate::harness::tool::{self, Ran};
-use crate::harness::toolchain::{Toolchain, newest, selected};
+use crate::harness::toolchain::{Toolchain, newest, per_release};
 use crate::harness::{Outcome, Skip, required};
 use std::fs;
 use std::io::Write;
@@ -15,26 +15,9 @@ use std::time::{Duration, Instant};
 /// How a process can be made to stand still.
 const PAUSES: [&str; 3] = ["whole", "fork", "copy"];
 
-macro_rules! per_toolchain {
-    ($($name:ident: $version:literal, $mode:ident;)*) => {
-        $(#[test] fn $name() {
-            if selected($version) {
-                same_as_core($version, Mode::$mode);
-            }
-        })*
-    };
-}
-
-per_toolchain! {
-    go_1_19: "1.19.8", Default;
-    go_1_21: "1.21.13", Default;
-    go_1_22: "1.22.10", Default;
-    go_1_23: "1.23.9", Default;
-    go_1_24: "1.24.11", Default;
-    go_1_25: "1.25.5", Default;
-    go_1_26: "1.26.6", Default;
-    go_1_26_pie: "1.26.6", Pie;
-    go_1_27: "1.27.3", Default;
+per_release! {
+    default: |version| same_as_core(version, Mode::Default);
+    pie, 26: |version| same_as_core(version, Mode::Pie);
 }
 
 /// Attaches; a system that forbids to trace is a reason to skip.

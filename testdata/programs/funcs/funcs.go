@@ -45,7 +45,7 @@ var (
 	// A closure in an interface.
 	//goref:expect path="$P.InIface" count=1 bytes=24
 	//goref:expect path="$P.InIface -> $P.byValue.func1 -> q. (*$P.V)" count=1 bytes=32
-	InIface any
+	InIface interface{}
 	// Closures in a slice and in a map.
 	//goref:expect path="$P.Slice -> [0]. (func() (*$P.V, *$P.V)) -> $P.byValue.func1 -> p. (*$P.V)" count=1 bytes=32
 	//goref:expect path="$P.Map -> $mapval. (func() (*$P.V, *$P.V)) -> $P.byValue.func1 -> p. (*$P.V)" count=1 bytes=32

@@ -144,7 +144,7 @@ func deferredLoop(n int) {
 //go:noinline
 func compound() {
 	s := newSlice(4)
-	var e any = newV()
+	var e interface{} = newV()
 	started <- struct{}{}
 	<-park
 	runtime.KeepAlive(s)
