@@ -1,15 +1,20 @@
 //! [`Copied`]: memory that was copied while the process stood still, in blocks, for reading after it went on.
 //!
-//! Copied is all private memory (code and read-only data as well: the process may end while we read), without ranges that the caller does
-//! not need, and without pages that nobody ever touched (`/proc/PID/pagemap`), which are zeros. Blocks without such a page cost nothing.
+//! Copied is all private memory, without ranges that the caller does not need, and without pages that nobody ever touched
+//! (`/proc/PID/pagemap`), which are zeros. Blocks without such a page cost nothing. Pages of a file that the process did not write (code,
+//! read-only data) are read from the file afterwards, which does not need the process either: it may end while we read.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use super::memory;
 use super::pages::Pages;
-use super::proc::Mapping;
+use super::proc::{self, Mapping};
 use crate::address::{Addr, AddrRange};
+use crate::image::recording::without;
 
 /// Bytes of a block: a unit of parallel work.
 const BLOCK: u64 = 2 << 20;
@@ -22,6 +27,56 @@ pub(super) struct Copied {
     /// What was left out, sorted.
     unneeded: Vec<AddrRange>,
     blocks: FxHashMap<u64, Box<[u8]>>,
+    /// Parts of `ranges` that are in files, sorted.
+    files: Vec<InFile>,
+}
+
+/// A private mapping of a file.
+#[derive(Debug)]
+struct InFile {
+    range: AddrRange,
+    file: File,
+    /// File offset of the first byte.
+    offset: u64,
+    /// What the process has written, sorted: that was copied.
+    own: Vec<AddrRange>,
+}
+
+impl InFile {
+    /// `None` if the file is not at hand, or the system does not tell what the process has written.
+    fn open(pid: u32, m: &Mapping, pages: Option<&Pages>) -> Option<Self> {
+        if m.inode == 0 {
+            return None;
+        }
+        let is_it = |file: &File| file.metadata().is_ok_and(|metadata| m.is_of(&metadata));
+        let [mapping, named] = proc::paths(pid, m.range, &m.path);
+        let running = || {
+            let exe = format!("/proc/{pid}/exe");
+            let same = fs::read_link(&exe).is_ok_and(|path| path.as_os_str() == m.path.as_str());
+            same.then(|| File::open(exe).ok()).flatten()
+        };
+        let named = || File::open(named).ok().filter(is_it);
+        let file = File::open(mapping).ok().or_else(running).or_else(named)?;
+        Some(Self { range: m.range, file, offset: m.offset, own: pages?.own(m.range)? })
+    }
+
+    /// Fills `buf` from `addr` on, if that is in the file. Returns how many bytes were filled: up to what was copied.
+    fn read(&self, addr: u64, buf: &mut [u8]) -> usize {
+        let next = self.own.partition_point(|own| own.end().0 <= addr);
+        let end = self.own.get(next).map_or(self.range.end().0, |own| own.start.0.max(addr));
+        let len = buf.len().min(usize::try_from(end - addr).unwrap_or(usize::MAX));
+        let mut done = 0;
+        while done < len {
+            let at = self.offset.saturating_add(addr - self.range.start.0 + done as u64);
+            match self.file.read_at(&mut buf[done..len], at) {
+                Ok(n) if n > 0 => done += n,
+                // Behind the end of the file a page has zeros.
+                _ => break,
+            }
+        }
+        buf[done..len].fill(0);
+        len
+    }
 }
 
 /// What became of a read.
@@ -41,6 +96,7 @@ impl Copied {
     /// * `unneeded`: sorted; what lies there cannot be read.
     pub(super) fn take(pid: u32, mappings: &[Mapping], unneeded: &[AddrRange]) -> Self {
         let pages = Pages::open(pid);
+        let mut files: Vec<InFile> = Vec::new();
         let private = |m: &&Mapping| m.is_readable() && !m.shared && !m.is_special();
         let mut ranges: Vec<AddrRange> = Vec::new();
         let mut pieces: Vec<(AddrRange, bool)> = Vec::new();
@@ -49,11 +105,16 @@ impl Copied {
                 Some(last) if last.end() == m.range.start => last.len += m.range.len,
                 _ => ranges.push(m.range),
             }
-            let mut at = m.range.start.0;
-            while at < m.range.end().0 {
-                let end = (at - at % BLOCK + BLOCK).min(m.range.end().0);
-                pieces.push((AddrRange::from_bounds(Addr(at), Addr(end)), m.inode == 0));
-                at = end;
+            let in_file = InFile::open(pid, m, pages.as_ref());
+            let own = in_file.as_ref().map_or_else(|| vec![m.range], |in_file| in_file.own.clone());
+            files.extend(in_file);
+            for part in own {
+                let mut at = part.start.0;
+                while at < part.end().0 {
+                    let end = (at - at % BLOCK + BLOCK).min(part.end().0);
+                    pieces.push((AddrRange::from_bounds(Addr(at), Addr(end)), m.inode == 0));
+                    at = end;
+                }
             }
         }
         let copied: Vec<(AddrRange, Box<[u8]>)> = pieces
@@ -72,7 +133,7 @@ impl Copied {
             let block = blocks.entry(piece.start.0 / BLOCK).or_insert_with(|| vec![0; BLOCK as usize].into());
             block[from..from + bytes.len()].copy_from_slice(&bytes);
         }
-        Self { ranges, unneeded: unneeded.to_vec(), blocks }
+        Self { ranges, unneeded: unneeded.to_vec(), blocks, files }
     }
 
     /// Fills `buf` from `addr` on.
@@ -91,7 +152,21 @@ impl Copied {
         while done < buf.len() {
             let at = addr + done as u64;
             let from = (at % BLOCK) as usize;
-            let len = (buf.len() - done).min(BLOCK as usize - from);
+            let mut len = (buf.len() - done).min(BLOCK as usize - from);
+            let file = self.files.partition_point(|f| f.range.end().0 <= at);
+            if let Some(f) = self.files.get(file) {
+                if f.range.start.0 <= at {
+                    let filled = f.read(at, &mut buf[done..done + len]);
+                    if filled > 0 {
+                        done += filled;
+                        continue;
+                    }
+                    let own = f.own.partition_point(|own| own.end().0 <= at);
+                    len = len.min(f.own.get(own).map_or(usize::MAX, |own| (own.end().0 - at) as usize));
+                } else {
+                    len = len.min((f.range.start.0 - at) as usize);
+                }
+            }
             match self.blocks.get(&(at / BLOCK)) {
                 Some(block) => buf[done..done + len].copy_from_slice(&block[from..from + len]),
                 None => buf[done..done + len].fill(0),
@@ -119,41 +194,10 @@ fn copy_piece(pid: u32, piece: AddrRange, pages: Option<&Pages>, unneeded: &[Add
     Some(bytes.into())
 }
 
-/// What is left of `ranges` without `holes`; both sorted.
-fn without(ranges: &[AddrRange], holes: &[AddrRange]) -> Vec<AddrRange> {
-    let mut left = Vec::new();
-    for range in ranges {
-        let mut at = range.start;
-        let from = holes.partition_point(|h| h.end() <= range.start);
-        for hole in holes[from..].iter().take_while(|h| h.start < range.end()) {
-            left.push(AddrRange::from_bounds(at, hole.start));
-            at = at.max(hole.end());
-        }
-        left.push(AddrRange::from_bounds(at, range.end()));
-    }
-    left.retain(|r| r.len > 0);
-    left
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::live::proc;
-
-    #[test]
-    fn holes_are_cut_out() {
-        let range = |(start, end)| AddrRange::from_bounds(Addr(start), Addr(end));
-        let cut = |ranges: &[(u64, u64)], holes: &[(u64, u64)]| {
-            let list = |l: &[(u64, u64)]| l.iter().map(|r| range(*r)).collect::<Vec<_>>();
-            without(&list(ranges), &list(holes)).iter().map(|r| (r.start.0, r.end().0)).collect::<Vec<_>>()
-        };
-        assert_eq!(cut(&[(10, 20), (30, 40)], &[]), [(10, 20), (30, 40)]);
-        assert_eq!(
-            cut(&[(10, 20), (30, 40)], &[(0, 12), (15, 16), (18, 33), (39, 50)]),
-            [(12, 15), (16, 18), (33, 39)]
-        );
-        assert_eq!(cut(&[(10, 20)], &[(5, 30)]), []);
-    }
 
     #[test]
     fn copies_what_is_needed() {
@@ -173,5 +217,30 @@ mod tests {
         assert_eq!(copied.read(base, &mut buf), Found::LeftOut);
         assert_eq!(copied.read(unneeded.end().0 - 1, &mut [0]), Found::LeftOut);
         assert_eq!(copied.read(8, &mut [0; 8]), Found::Elsewhere);
+    }
+
+    /// A private mapping of a file: what was written is copied, the rest is the file's, also behind its end.
+    #[test]
+    fn pages_of_files_are_read_from_files() {
+        let pid = std::process::id();
+        let exe = fs::read_link("/proc/self/exe").expect("ourselves");
+        let exe = exe.to_str().expect("UTF-8");
+        let maps = proc::mappings(pid).expect("maps");
+        let copied = Copied::take(pid, &maps, &[]);
+        let mut in_files = 0;
+        for m in maps.iter().filter(|m| m.path == exe && m.is_readable() && !m.shared) {
+            let file = copied.files.iter().find(|f| f.range == m.range);
+            let own = file.map_or(0, |f| f.own.iter().map(|own| own.len).sum());
+            in_files += if file.is_some() { m.range.len - own } else { 0 };
+            // Writable memory may have changed since.
+            if m.is_writable() {
+                continue;
+            }
+            let (mut found, mut expected) = (vec![0; m.range.len as usize], vec![0; m.range.len as usize]);
+            assert_eq!(copied.read(m.range.start.0, &mut found), Found::All);
+            assert!(memory::read_exact(pid, m.range.start.0, &mut expected));
+            assert!(found == expected, "{m:?}");
+        }
+        assert!(in_files > 1 << 20, "code is read from the file: {in_files}");
     }
 }

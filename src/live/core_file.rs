@@ -1,6 +1,6 @@
 //! Writes the frozen memory as an ELF core, which gdb, delve and this program open.
 //!
-//! Held are: the private memory that may have been written, and of every other file mapping its first page if that is an ELF
+//! Held are, but for what the caller leaves out: the private memory that may have been written, and of every other file mapping its first page if that is an ELF
 //! header (build ids). What was never touched is known from `/proc/PID/pagemap` and not read; pages of zeros become holes of the file. The
 //! layout is fixed before anything is written: file header, section header 0 (only for more than 65534 program headers), program
 //! headers, notes, then the segments, each at a multiple of the page size.
@@ -90,9 +90,15 @@ pub(super) struct Source<'a> {
     pub(super) mappings: &'a [Mapping],
     pub(super) registers: &'a [Registers],
     pub(super) auxv: &'a [(u64, u64)],
+    /// What is not held, sorted: as if it had never been touched.
+    pub(super) left_out: &'a [AddrRange],
 }
 
+/// What is left out gets a segment of its own, without contents, from this length on; shorter parts become zeros.
+const OWN_SEGMENT: u64 = 64 << 10;
+
 /// One program header of memory.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
 struct Segment {
     range: AddrRange,
     flags: u32,
@@ -106,8 +112,9 @@ struct Segment {
 fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
     let notes = notes(source);
     let pages = Pages::open(source.frozen);
+    let mapped = source.mappings.iter().filter(|m| m.range.len > 0);
     let mut segments: Vec<Segment> =
-        source.mappings.iter().filter(|m| m.range.len > 0).map(|m| segment(source, m, pages.as_ref())).collect();
+        mapped.flat_map(|m| cut(segment(source, m, pages.as_ref()), source.left_out)).collect();
     let count = segments.len() as u64 + 1;
     let many = count >= PN_XNUM;
     let phoff = EHDR + if many { SHDR } else { 0 };
@@ -142,6 +149,7 @@ fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
             }
             let bytes = &mut buffer[..n as usize];
             memory::read_what_can_be(source.frozen, addr, bytes);
+            erase(bytes, addr, source.left_out);
             let mut rest: &[u8] = bytes;
             while !rest.is_empty() {
                 let zeros = rest.chunks(PAGE as usize).take_while(|page| page.iter().all(|b| *b == 0)).count();
@@ -179,6 +187,42 @@ fn segment(source: &Source<'_>, m: &Mapping, pages: Option<&Pages>) -> Segment {
         if elf { PAGE.min(m.range.len) } else { 0 }
     };
     Segment { range: m.range, flags: m.flags, offset: 0, held, anonymous: m.inode == 0 && !m.shared }
+}
+
+/// Parts of a segment: what is left out has none of its bytes in the file.
+fn cut(whole: Segment, left_out: &[AddrRange]) -> Vec<Segment> {
+    if whole.held < whole.range.len {
+        return vec![whole];
+    }
+    let part = |range: AddrRange, held: u64| Segment { range, held, ..whole };
+    let mut parts = Vec::new();
+    let mut at = whole.range.start;
+    let from = left_out.partition_point(|r| r.end() <= whole.range.start);
+    for out in left_out[from..].iter().take_while(|out| out.start < whole.range.end()) {
+        let (start, end) =
+            (out.start.max(whole.range.start).0.next_multiple_of(PAGE), out.end().min(whole.range.end()).0);
+        let out = AddrRange::from_bounds(Addr(start), Addr(end - end % PAGE));
+        if out.len >= OWN_SEGMENT {
+            let kept = AddrRange::from_bounds(at, out.start);
+            parts.push(part(kept, kept.len));
+            parts.push(part(out, 0));
+            at = out.end();
+        }
+    }
+    let kept = AddrRange::from_bounds(at, whole.range.end());
+    parts.push(part(kept, kept.len));
+    parts.retain(|part| part.range.len > 0);
+    parts
+}
+
+/// Zeros for what is left out of the bytes from `addr` on.
+fn erase(bytes: &mut [u8], addr: u64, left_out: &[AddrRange]) {
+    let end = addr + bytes.len() as u64;
+    let from = left_out.partition_point(|r| r.end().0 <= addr);
+    for out in left_out[from..].iter().take_while(|out| out.start.0 < end) {
+        let (start, end) = (out.start.0.max(addr) - addr, out.end().0.min(end) - addr);
+        bytes[start as usize..end as usize].fill(0);
+    }
 }
 
 fn header(head: &mut Vec<u8>, phoff: u64, count: u64, many: bool) {
@@ -289,4 +333,38 @@ fn files(mappings: &[Mapping]) -> Vec<u8> {
         out.push(0);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_parts_are_cut_out_and_short_ones_erased() {
+        let range = |start: u64, end: u64| AddrRange::from_bounds(Addr(start), Addr(end));
+        let whole = |held| Segment { range: range(0x10_0000, 0x20_0000), flags: 6, offset: 0, held, anonymous: true };
+        let left_out = [
+            range(0, 0x1000),
+            range(0xf_0000, 0x11_0000),
+            range(0x12_0000, 0x12_1000),
+            range(0x14_0001, 0x16_0fff),
+            range(0x1f_0000, 0x30_0000),
+        ];
+        let parts = |held| {
+            cut(whole(held), &left_out).iter().map(|s| (s.range.start.0, s.range.end().0, s.held)).collect::<Vec<_>>()
+        };
+        let expected = [
+            (0x10_0000, 0x11_0000, 0),
+            (0x11_0000, 0x14_1000, 0x3_1000),
+            (0x14_1000, 0x16_0000, 0),
+            (0x16_0000, 0x1f_0000, 0x9_0000),
+            (0x1f_0000, 0x20_0000, 0),
+        ];
+        assert_eq!(parts(0x10_0000), expected);
+        // One that holds less is no memory of the process's own.
+        assert_eq!(parts(0x1000), [(0x10_0000, 0x20_0000, 0x1000)]);
+        let mut bytes = [1; 16];
+        erase(&mut bytes, 100, &[range(0, 100), range(90, 102), range(105, 106), range(114, 200), range(300, 400)]);
+        assert_eq!(bytes, [0, 0, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0]);
+    }
 }

@@ -69,7 +69,8 @@ impl LiveImage {
 
     /// Copies all that the process may write, so that it may go on.
     ///
-    /// * `unneeded`: ranges that will not be read any more, sorted.
+    /// * `unneeded`: ranges that will not be read any more, or in which only what never changes will be, sorted. They are read from
+    ///   the process.
     pub fn copy(&self, unneeded: &[AddrRange]) {
         self.copied.get_or_init(|| Copied::take(self.pid.as_raw().cast_unsigned(), &self.mappings, unneeded));
     }
@@ -84,8 +85,8 @@ impl LiveImage {
                 continue;
             }
             let buf = &mut layout.0.spill[offset..];
-            let found = copied.read(range.start.0, buf);
-            if found == Found::All || found == Found::Elsewhere && self.read_process(range.start, buf).is_ok() {
+            // What was left out holds nothing that changes, as far as it is asked for.
+            if copied.read(range.start.0, buf) == Found::All || self.read_process(range.start, buf).is_ok() {
                 layout.place(offset, range.len);
             } else {
                 layout.0.spill.truncate(offset);
@@ -271,8 +272,8 @@ impl Image for LiveImage {
     fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
         match self.copied.get().map(|copied| copied.read(addr.0, buf)) {
             Some(Found::All) => Ok(()),
-            Some(Found::LeftOut) => Err(ReadError::Missing(addr)),
-            Some(Found::Elsewhere) | None => self.read_process(addr, buf),
+            // What was left out holds nothing that changes, as far as it is asked for.
+            Some(Found::LeftOut | Found::Elsewhere) | None => self.read_process(addr, buf),
         }
     }
 

@@ -28,6 +28,7 @@ pub use subject::Subject;
 use std::fs::File;
 use std::time::Duration;
 
+use crate::address::AddrRange;
 use crate::error::{Error, Result};
 use crate::image::{FileMapping, Thread};
 use guard::{Guard, Order, Refusal, Registers};
@@ -170,17 +171,25 @@ impl Frozen {
     /// Writes it as an ELF core with all threads.
     ///
     /// * `auxv`: the auxiliary vector.
+    /// * `left_out`: memory that the core shall not hold, sorted.
     /// * `packed`: compress with zstd; else zeros are holes of the file.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write_core(&self, auxv: &[(u64, u64)], file: File, packed: bool) -> std::io::Result<()> {
+    pub fn write_core(
+        &self,
+        auxv: &[(u64, u64)],
+        left_out: &[AddrRange],
+        file: File,
+        packed: bool,
+    ) -> std::io::Result<()> {
         let source = core_file::Source {
             frozen: self.guard.frozen,
             pid: self.pid,
             mappings: &self.mappings,
             registers: &self.guard.threads,
             auxv,
+            left_out,
         };
         core_file::write_file(&source, file, packed)
     }

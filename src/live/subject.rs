@@ -7,9 +7,10 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use super::machine;
 use super::proc::{self, Mapping, Status};
+use super::{machine, memory};
 use crate::error::{Error, Result};
+use crate::image::{FileMapping, Input, open_mapped};
 
 /// Bit of CAP_SYS_PTRACE in `CapEff`.
 const CAP_SYS_PTRACE: u32 = 19;
@@ -144,12 +145,31 @@ impl Subject {
         })
     }
 
-    /// Its mappings now.
+    /// Its file mappings now, as a core has them.
     ///
     /// # Errors
     /// It is gone, or not ours to look at.
-    pub fn mappings(&self) -> Result<Vec<Mapping>> {
-        mappings(self.pid)
+    pub fn files(&self) -> Result<Vec<FileMapping>> {
+        Ok(mappings(self.pid)?.iter().filter_map(Mapping::file).collect())
+    }
+
+    /// Its auxiliary vector.
+    ///
+    /// # Errors
+    /// As [`Subject::files`].
+    pub fn auxv(&self) -> Result<Vec<(u64, u64)>> {
+        proc::auxv(self.pid).map_err(|e| denied_or(e, self.pid, &Status::default()))
+    }
+
+    /// Opens the files with Go code in `files`, besides its executable: plugins and shared libraries, also if they were deleted or lie in
+    /// another container.
+    ///
+    /// * `auxv`: its auxiliary vector.
+    #[must_use]
+    pub fn libraries(&self, files: &[FileMapping], auxv: &[(u64, u64)]) -> Vec<(FileMapping, Input)> {
+        let places = |f: &FileMapping| proc::paths(self.pid, f.range, &f.path).to_vec();
+        // The first page decides whether it is the file.
+        open_mapped(files, auxv, places, |f, page| memory::read_exact(self.pid, f.range.start.0, page))
     }
 }
 

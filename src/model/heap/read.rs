@@ -34,8 +34,8 @@ struct Unit {
     good: Vec<(Span, SpanDetails)>,
     /// Pages of in-use spans that cannot be used.
     bad: Vec<(u64, u64)>,
-    /// Pages of spans that the runtime manages by hand.
-    manual: u64,
+    /// Spans that the runtime manages by hand: start and pages.
+    manual: Vec<(u64, u64)>,
     incidents: Incidents,
 }
 
@@ -61,7 +61,7 @@ impl Heap {
         for unit in units {
             all.good.extend(unit.good);
             all.bad.extend(unit.bad);
-            all.manual = all.manual.saturating_add(unit.manual);
+            all.manual.extend(unit.manual);
             all.incidents.merge(&unit.incidents);
         }
         let Unit { mut good, bad, manual, mut incidents } = all;
@@ -96,13 +96,16 @@ impl Heap {
             arenas,
             malloc_header_size: layout.constants.malloc_header_size,
             specials: Vec::new(),
+            manual: Vec::new(),
             totals: HeapTotals::default(),
             counters,
             incidents,
         };
         specials::read(&mut heap, image, layout);
         heap.totals = HeapTotals::sum(&heap, image, unread_pages.saturating_add(beyond).saturating_mul(PAGE_SIZE));
-        heap.totals.manual_bytes = manual.saturating_mul(PAGE_SIZE);
+        let pages = manual.iter().fold(0u64, |sum, (_, npages)| sum.saturating_add(*npages));
+        heap.totals.manual_bytes = pages.saturating_mul(PAGE_SIZE);
+        heap.manual = manual;
         heap.count_lost_spans();
         Ok(heap)
     }
@@ -164,7 +167,7 @@ fn read_unit(image: &dyn Image, layout: &RuntimeLayout, array: u64, len: u64) ->
         let parsed = geometry::parse(bytes, record.start.0, &layout.mspan, Bitmaps::new(layout));
         match parsed {
             Record::NotInUse => {}
-            Record::Manual { npages } => unit.manual = unit.manual.saturating_add(npages),
+            Record::Manual { start, npages } => unit.manual.push((start, npages)),
             Record::Good(span, details) => {
                 let last = span.start + details.npages * PAGE_SIZE - 1;
                 ends.extend([span.start, last].map(|at| AddrRange { start: Addr(at), len: 1 }));
