@@ -86,6 +86,11 @@ impl Mode {
         }
     }
 
+    /// Whether the program takes a dynamic loader.
+    pub fn is_dynamic(self) -> bool {
+        matches!(self, Self::Pie | Self::StrippedPie) || self.needs_cgo()
+    }
+
     /// Whether it takes a C compiler.
     pub fn needs_cgo(self) -> bool {
         matches!(self, Self::Cgo | Self::External | Self::Race | Self::Plugin | Self::CShared | Self::CArchive)

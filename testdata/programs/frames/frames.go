@@ -119,11 +119,10 @@ func fault(p *V) uint64 {
 
 // faults is trapped in its callee.
 //
-// (Up to Go 1.17 optimised code has no place for r in the debug information before it returns.)
+// Up to Go 1.17 optimised code has no place for r in the debug information before it returns.
 //
 //goref:expect path="$P.faults.r" since="1.18" count=1 bytes=48
 //goref:expect path="$P.faults.r" until="1.17" mode="noopt" count=1 bytes=48
-//goref:expect within="$P.faults" until="1.17" mode="default" count=1 bytes=48
 //go:noinline
 func faults() (r *V) {
 	r = newV()
