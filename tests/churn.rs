@@ -4,7 +4,7 @@
 use crate::fixtures::unmet;
 use crate::harness::dying::{self, Death, Writer};
 use crate::harness::program::{Mode, Program, Recipe};
-use crate::harness::toolchain::{Toolchain, newest, selected};
+use crate::harness::toolchain::{Toolchain, newest, per_release};
 use crate::harness::{expect, required, root, tool};
 use crate::reference::check::{config, walk};
 use crate::reference::heap::{Memory, Object};
@@ -35,40 +35,18 @@ const PROCS: u64 = 4;
 const EXPLAINED: [&str; 4] =
     ["stack.unknown_return_pc", "stack.unknown_pc", "stack.sp_write", "stack.unknown_position"];
 
-macro_rules! churn {
-    ($($name:ident: $version:literal, $mode:ident;)*) => {
-        $(#[test] fn $name() {
-            if selected($version) {
-                check_all($version, Mode::$mode, Writer::preferred());
-            }
-        })*
-    };
-}
-
-churn! {
-    go_1_19: "1.19.8", Default;
-    go_1_21: "1.21.13", Default;
-    go_1_24: "1.24.11", Default;
-    go_1_25: "1.25.5", Default;
-    go_1_26: "1.26.6", Default;
-    go_1_27: "1.27.3", Default;
-    go_1_26_noopt: "1.26.6", NoOpt;
+// For arm64: qemu stops all threads between two of the blocks that it translates.
+per_release! {
+    default: |version| check_all(version, Mode::Default, Writer::preferred());
+    noopt, 26: |version| check_all(version, Mode::NoOpt, Writer::preferred());
+    emulator, 24, 27: |version| check_all(version, Mode::Default, Writer::Emulator);
+    emulator_noopt, 26: |version| check_all(version, Mode::NoOpt, Writer::Emulator);
 }
 
 #[test]
 fn debugger() {
     if let Some(version) = newest() {
         check_all(version, Mode::Default, Writer::Debugger);
-    }
-}
-
-/// Programs for arm64: qemu stops all threads between two of the blocks that it translates.
-#[test]
-fn emulator() {
-    for (version, mode) in [("1.24.11", Mode::Default), ("1.26.6", Mode::NoOpt), ("1.27.3", Mode::Default)] {
-        if selected(version) {
-            check_all(version, mode, Writer::Emulator);
-        }
     }
 }
 
