@@ -18,12 +18,8 @@ use std::process::Command;
 /// How often a core is retaken because the runtime allocated something of its own (a thread, mostly) after the truth.
 const ATTEMPTS: usize = 8;
 
-/// SIGABRT from outside, as soon as it waits.
-const KILLED: Death<'_> =
-    Death { args: &[], procs: 2, godebug: "", filter: "", limit: None, second_abort: true, signal: Some("ABRT") };
-
-/// The core of a program of the repository, cached beside the executable.
-pub fn core_of(version: &str, source: &str, recipe: Recipe) -> Outcome<CoreFile> {
+/// The core of a program of the repository that is run with `args`, cached beside the executable.
+pub fn core_of(version: &str, source: &str, recipe: Recipe, args: &[&str]) -> Outcome<CoreFile> {
     if recipe.mode == Mode::Pie || recipe.mode.needs_cgo() {
         dying::loader()?;
     }
@@ -32,10 +28,12 @@ pub fn core_of(version: &str, source: &str, recipe: Recipe) -> Outcome<CoreFile>
         version.map_err(|e| Skip(format!("{CROSS_COMPILER}: {e}")))?;
     }
     let program = Program::build(&Toolchain::get(version)?, source, recipe);
-    let core = program.dir.join("core-killed");
+    let core = program.dir.join(format!("core-killed{}", args.concat()));
+    // SIGABRT from outside, as soon as it waits.
+    let killed = Death { args, procs: 2, second_abort: true, signal: Some("ABRT"), ..Death::default() };
     let mut last = None;
     for _ in 0..ATTEMPTS {
-        let line = dying::take_to(&core, &program, &KILLED, Writer::Emulator)?;
+        let line = dying::take_to(&core, &program, &killed, Writer::Emulator)?;
         let truth = parse_truth(&line, "TRUTH").expect("numbers after TRUTH");
         let allocated = allocated(&program.exe, &core);
         if allocated == truth {

@@ -43,7 +43,7 @@ per_release! {
 }
 
 /// Whether all cells are asked for.
-fn full() -> bool {
+pub fn full() -> bool {
     std::env::var("GOREF_MATRIX").is_ok_and(|v| v == "full")
 }
 
@@ -118,7 +118,7 @@ fn check(row: &Row, version: &str) -> Outcome<Vec<String>> {
 fn take(row: &Row, version: &str) -> Outcome<Arc<CoreFile>> {
     match row.core {
         CoreKind::Gcore => core_of(version, row.program(), row.recipe, &[]),
-        CoreKind::Emulator => emulated::core_of(version, row.program(), row.recipe).map(Arc::new),
+        CoreKind::Emulator => emulated::core_of(version, row.program(), row.recipe, &[]).map(Arc::new),
     }
 }
 
