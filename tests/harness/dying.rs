@@ -151,12 +151,18 @@ fn by_kernel(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
 fn by_debugger(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
     let mut gdb = Command::new("gdb");
     gdb.args(["-nx", "-batch", "-ex", "handle all nostop noprint pass", "-ex", "handle SIGABRT stop"]);
-    if let Some(stop) = death.stop {
-        gdb.args(["-ex", &format!("break '{}'", stop.function), "-ex", &format!("ignore 1 {}", stop.ignore)]);
-    }
-    gdb.args(["-ex", "run"]);
-    if death.stop.is_some_and(|stop| stop.returned) {
-        gdb.args(["-ex", "finish"]);
+    match death.stop {
+        None => drop(gdb.args(["-ex", "run"])),
+        Some(stop) => {
+            // From when it tells its truth.
+            gdb.args(["-ex", "tbreak 'os.(*File).Write'", "-ex", "run"]);
+            gdb.args(["-ex", &format!("break '{}'", stop.function), "-ex", &format!("ignore 2 {}", stop.ignore)]);
+            gdb.args(["-ex", "continue"]);
+            if stop.returned {
+                // Without a stop of another thread meanwhile.
+                gdb.args(["-ex", "delete", "-ex", "finish"]);
+            }
+        }
     }
     if death.second_abort {
         gdb.args(["-ex", "continue"]);
@@ -166,6 +172,8 @@ fn by_debugger(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
     let output = gdb.stdin(Stdio::null()).output().map_err(|e| Skip(format!("gdb: {e}")))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text.lines().find_map(|l| l.find("TRUTH ").map(|at| l[at..].to_owned()));
+    // Its line may be on the way yet.
+    let line = line.or_else(|| death.stop.map(|_| String::new()));
     line.ok_or_else(|| Skip(format!("gdb: {}", String::from_utf8_lossy(&output.stderr))))
 }
 
