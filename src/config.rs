@@ -40,8 +40,34 @@ pub struct Capture {
     pub pause: Option<Pause>,
     /// Longest stop.
     pub max_pause: Option<Duration>,
+    /// Whether memory is left out that no analysis reads.
+    pub go_only: bool,
+    /// Of that, keep the contents of objects without pointers.
+    pub with_data: bool,
     /// How much is printed.
     pub verbosity: Verbosity,
+}
+
+impl Capture {
+    /// The analysis that finds out what is read: with everything that `goref-fast core` does by default.
+    #[must_use]
+    pub fn analysis(&self) -> Config {
+        Config {
+            exe: PathBuf::new(),
+            core: PathBuf::new(),
+            attach: Some(Attach { pid: self.pid, pause: self.pause, max_pause: self.max_pause }),
+            output: PathBuf::new(),
+            threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            max_depth: 256,
+            max_stacks: 50_000,
+            fold: true,
+            types: true,
+            stats: None,
+            search: Search::default(),
+            tmpdir: None,
+            verbosity: self.verbosity,
+        }
+    }
 }
 
 /// A whole run.

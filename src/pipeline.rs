@@ -5,6 +5,7 @@ mod attach;
 mod books;
 mod capture;
 mod garbage;
+mod opened;
 
 pub use capture::capture;
 

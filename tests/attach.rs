@@ -5,32 +5,19 @@ use crate::harness::corefile::{Run, gcore, parse_truth};
 use crate::harness::pprof::Profile;
 use crate::harness::program::{Mode, Program};
 use crate::harness::tool::{self, Ran};
-use crate::harness::toolchain::{Toolchain, newest, selected};
+use crate::harness::toolchain::{Toolchain, newest, per_release};
 use crate::harness::{Outcome, Skip, required};
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a process can be made to stand still.
 const PAUSES: [&str; 3] = ["whole", "fork", "copy"];
 
-macro_rules! per_toolchain {
-    ($($name:ident: $version:literal, $mode:ident;)*) => {
-        $(#[test] fn $name() {
-            if selected($version) {
-                same_as_core($version, Mode::$mode);
-            }
-        })*
-    };
-}
-
-per_toolchain! {
-    go_1_24: "1.24.11", Default;
-    go_1_25: "1.25.5", Default;
-    go_1_26: "1.26.6", Default;
-    go_1_26_pie: "1.26.6", Pie;
-    go_1_27: "1.27.3", Default;
+per_release! {
+    default: |version| same_as_core(version, Mode::Default);
+    pie, 26: |version| same_as_core(version, Mode::Pie);
 }
 
 /// Attaches; a system that forbids to trace is a reason to skip.
@@ -230,6 +217,65 @@ fn killed_attachers_leave_no_trace() {
     panic!("the process is still held: {last}");
 }
 
+/// While a snapshot lives, nothing but memory is held because of it: no port, no pipe; and it is the first to go if memory runs out.
+#[test]
+fn snapshots_hold_no_files() {
+    let Some(busy) = Busy::start() else { return };
+    // It may be gone again before the attacher is stopped.
+    for _ in 0..50 {
+        let mut attacher = Command::new(env!("CARGO_BIN_EXE_goref-fast"));
+        attacher.args(["attach", &busy.pid().to_string(), "--pause", "fork", "-o", "/dev/null"]);
+        let mut attacher = attacher.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("spawn");
+        let mut snapshot = None;
+        while snapshot.is_none() && attacher.try_wait().expect("wait").is_none() {
+            snapshot = snapshot_of(busy.pid());
+        }
+        let Some(snapshot) = snapshot else {
+            let output = attacher.wait_with_output().expect("output");
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            if stderr.contains("does not allow to trace") {
+                let _ = required::<()>(Err(Skip(stderr)));
+                return;
+            }
+            assert!(output.status.success(), "{stderr}");
+            continue;
+        };
+        signal(attacher.id(), "-STOP");
+        let files = || fs::read_dir(format!("/proc/{snapshot}/fd")).map(Iterator::count).ok();
+        let oom = || fs::read_to_string(format!("/proc/{snapshot}/oom_score_adj")).ok();
+        let is_stripped = || files() == Some(0) && oom().is_some_and(|score| score.trim() == "1000");
+        let lives = || stat(&snapshot.to_string(), 0).is_some_and(|state| state != "Z");
+        let start = Instant::now();
+        while lives() && !is_stripped() && start.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let (seen, files, oom) = (lives(), files(), oom());
+        signal(attacher.id(), "-CONT");
+        assert_eq!(attacher.wait().expect("wait").code(), Some(0));
+        assert!(!fs::exists(format!("/proc/{snapshot}")).expect("proc"), "the snapshot is reaped");
+        if seen {
+            assert_eq!((files, oom.as_deref().map(str::trim)), (Some(0), Some("1000")));
+            return busy.end();
+        }
+    }
+    panic!("no snapshot was seen");
+}
+
+/// The word of `/proc/PID/stat` with this number behind the name: 0 is the state, 35 the signal for the parent.
+fn stat(pid: &str, word: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(')')?.1.split_whitespace().nth(word)?.to_owned())
+}
+
+/// The snapshot that `pid` has made: a child that says nothing at its end.
+fn snapshot_of(pid: u32) -> Option<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+    let children: Vec<String> =
+        children.flat_map(|c| c.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
+    children.iter().find(|child| stat(child, 35).as_deref() == Some("0"))?.parse().ok()
+}
+
 /// A process that dies while it is read: the attacher says so, and ends.
 #[test]
 fn killed_processes_are_given_up() {
@@ -242,7 +288,7 @@ fn killed_processes_are_given_up() {
             std::thread::sleep(Duration::from_millis(delay));
             busy.run.child.kill().expect("kill");
             busy.run.child.wait().expect("wait");
-            let start = std::time::Instant::now();
+            let start = Instant::now();
             let status = loop {
                 if let Some(status) = attacher.try_wait().expect("wait") {
                     break status;

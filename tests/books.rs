@@ -3,7 +3,7 @@
 
 use crate::harness::corefile::{Run, Truth, core_of, gcore, parse_truth};
 use crate::harness::program::{Mode, Program};
-use crate::harness::toolchain::{Toolchain, minor, selected};
+use crate::harness::toolchain::{Toolchain, minor, per_release};
 use crate::harness::{Outcome, required, sparse, tool};
 use crate::reference::dump::Dump;
 use goref_fast::image::{Inputs, Process};
@@ -46,26 +46,27 @@ fn sum(parts: &[(u64, u64)]) -> (u64, u64) {
     parts.iter().fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1))
 }
 
-macro_rules! per_toolchain {
-    ($($name:ident: $version:literal, $mode:ident;)*) => {
-        $(#[test] fn $name() {
-            if selected($version) {
-                for dirty in [false, true] {
-                    let Some(stated) = required(Stated::take($version, Mode::$mode, dirty)) else { return };
-                    let wrong = check(&stated, $version, dirty);
-                    assert!(wrong.is_empty(), "{} dirty {dirty}:\n{}", $version, wrong.join("\n"));
-                }
-            }
-        })*
-    };
+per_release! {
+    default, 24, 25, 26, 27: |version| check_both(version, Mode::Default);
+    noopt, 26: |version| check_both(version, Mode::NoOpt);
+    counters, 24, 25, 26, 27: collected_twice;
+    fewer_roots, 24, 25, 26, 27: without_a_kind_of_roots;
 }
 
-per_toolchain! {
-    go_1_24: "1.24.11", Default;
-    go_1_25: "1.25.5", Default;
-    go_1_26: "1.26.6", Default;
-    go_1_26_noopt: "1.26.6", NoOpt;
-    go_1_27: "1.27.3", Default;
+fn check_both(version: &str, mode: Mode) {
+    for dirty in [false, true] {
+        let Some(stated) = required(Stated::take(version, mode, dirty)) else { return };
+        let wrong = check(&stated, version, dirty);
+        assert!(
+            wrong.is_empty(),
+            "{version} dirty {dirty}:
+{}",
+            wrong.join(
+                "
+"
+            )
+        );
+    }
 }
 
 /// A core and what the program said.
@@ -301,22 +302,17 @@ fn queues(stats: &Value, version: &str, wrong: &mut Findings) {
 
 /// After two collections everything allocated is reachable, and every counter of the runtime follows from the spans. The pacer's estimate
 /// counts a span that was taken since as a whole and takes its free slots back later, not its tail and bitmap: that is all it may differ.
-#[test]
-fn collected_twice() {
-    for version in ["1.24.11", "1.25.5", "1.26.6", "1.27.3"].into_iter().filter(|v| selected(v)) {
-        let Some(file) = required(core_of(version, "testdata/programs", Mode::Default, &[])) else { return };
-        let (stats, _) = run(&file.exe, &file.core);
-        let classes = stats["span_classes"].as_array().expect("span classes");
-        let of_class = |class: &Value| class["span_overhead_bytes"].as_i64().zip(class["spans"].as_i64());
-        let overheads: BTreeSet<i64> =
-            classes.iter().filter_map(of_class).map(|(bytes, spans)| bytes / spans).collect();
-        for counter in stats["runtime_counters"].as_array().expect("counters") {
-            let difference = counter["difference"].as_i64();
-            let taken_since = counter["exact"] == false
-                && difference
-                    .is_some_and(|d| overheads.iter().any(|a| overheads.iter().any(|b| d == *a || d == a + b)));
-            assert!(difference == Some(0) || taken_since, "{version}: {counter}");
-        }
+fn collected_twice(version: &str) {
+    let Some(file) = required(core_of(version, "testdata/programs", Mode::Default, &[])) else { return };
+    let (stats, _) = run(&file.exe, &file.core);
+    let classes = stats["span_classes"].as_array().expect("span classes");
+    let of_class = |class: &Value| class["span_overhead_bytes"].as_i64().zip(class["spans"].as_i64());
+    let overheads: BTreeSet<i64> = classes.iter().filter_map(of_class).map(|(bytes, spans)| bytes / spans).collect();
+    for counter in stats["runtime_counters"].as_array().expect("counters") {
+        let difference = counter["difference"].as_i64();
+        let taken_since = counter["exact"] == false
+            && difference.is_some_and(|d| overheads.iter().any(|a| overheads.iter().any(|b| d == *a || d == a + b)));
+        assert!(difference == Some(0) || taken_since, "{version}: {counter}");
     }
 }
 
@@ -335,35 +331,32 @@ const KINDS: [RootKind; 10] = [
 ];
 
 /// A walk from fewer roots than the collector's. Whatever is left out, the totals tell: less is reached than the collector counted.
-#[test]
-fn without_a_kind_of_roots() {
-    for version in ["1.24.11", "1.25.5", "1.26.6", "1.27.3"].into_iter().filter(|v| selected(v)) {
-        let Some(file) = required(core_of(version, "testdata/programs", Mode::Default, &[])) else { return };
-        let Some(stated) = required(Stated::take(version, Mode::Default, true)) else { return };
-        let mut noticed: BTreeMap<RootKind, Truth> = BTreeMap::new();
-        for (exe, core, truth) in [(&file.exe, &file.core, Some(file.truth)), (&stated.exe, &stated.core, None)] {
-            let inputs = Inputs::open(exe, core, None).expect("open");
-            let process = Process::parse(&inputs).expect("parse");
-            let dump = Dump::read(&process);
-            let full = reached(&dump, None);
-            // In Go 1.24 the collection itself leaves a few objects that nobody holds.
-            if let Some(truth) = truth.filter(|_| minor(version) > 24) {
-                assert_eq!(full, truth, "{version}: with all roots");
-            }
-            for kind in KINDS {
-                let without = reached(&dump, Some(kind));
-                if without.bytes < full.bytes && without.objects < full.objects {
-                    let (bytes, objects) = (full.bytes - without.bytes, full.objects - without.objects);
-                    noticed.insert(kind, Truth { bytes, objects });
-                }
+fn without_a_kind_of_roots(version: &str) {
+    let Some(file) = required(core_of(version, "testdata/programs", Mode::Default, &[])) else { return };
+    let Some(stated) = required(Stated::take(version, Mode::Default, true)) else { return };
+    let mut noticed: BTreeMap<RootKind, Truth> = BTreeMap::new();
+    for (exe, core, truth) in [(&file.exe, &file.core, Some(file.truth)), (&stated.exe, &stated.core, None)] {
+        let inputs = Inputs::open(exe, core, None).expect("open");
+        let process = Process::parse(&inputs).expect("parse");
+        let dump = Dump::read(&process);
+        let full = reached(&dump, None);
+        // In Go 1.24 the collection itself leaves a few objects that nobody holds.
+        if let Some(truth) = truth.filter(|_| minor(version) > 24) {
+            assert_eq!(full, truth, "{version}: with all roots");
+        }
+        for kind in KINDS {
+            let without = reached(&dump, Some(kind));
+            if without.bytes < full.bytes && without.objects < full.objects {
+                let (bytes, objects) = (full.bytes - without.bytes, full.objects - without.objects);
+                noticed.insert(kind, Truth { bytes, objects });
             }
         }
-        eprintln!("{version}: missing without {noticed:?}");
-        // Up to 1.25 a cleanup's argument is captured by its function.
-        let expected = KINDS.into_iter().filter(|k| *k != RootKind::CleanupArgument || minor(version) > 25);
-        let unnoticed: Vec<_> = expected.filter(|kind| !noticed.contains_key(kind)).collect();
-        assert!(unnoticed.is_empty(), "{version}: nobody notices that these are left out: {unnoticed:?}");
     }
+    eprintln!("{version}: missing without {noticed:?}");
+    // Up to 1.25 a cleanup's argument is captured by its function.
+    let expected = KINDS.into_iter().filter(|k| *k != RootKind::CleanupArgument || minor(version) > 25);
+    let unnoticed: Vec<_> = expected.filter(|kind| !noticed.contains_key(kind)).collect();
+    assert!(unnoticed.is_empty(), "{version}: nobody notices that these are left out: {unnoticed:?}");
 }
 
 /// What the product's walk reaches by masks from all roots but those of one kind, counted by its marks per span.

@@ -3,30 +3,15 @@
 use crate::fixtures::unmet;
 use crate::harness::corefile::core_of;
 use crate::harness::program::Mode;
-use crate::harness::toolchain::selected;
+use crate::harness::toolchain::per_release;
 use crate::harness::{Outcome, Skip, expect, required, root, tool};
 use std::process::Command;
 
 /// Where the program is.
 const PROGRAM: &str = "testdata/programs/cmd/cgo";
 
-macro_rules! cgo {
-    ($($name:ident: $version:literal;)*) => {
-        $(#[test] fn $name() {
-            if selected($version) && required(has_compiler()).is_some() {
-                check($version);
-            }
-        })*
-    };
-}
-
-cgo! {
-    go_1_19: "1.19.8";
-    go_1_23: "1.23.9";
-    go_1_24: "1.24.11";
-    go_1_25: "1.25.5";
-    go_1_26: "1.26.6";
-    go_1_27: "1.27.3";
+per_release! {
+    cgo: check;
 }
 
 fn has_compiler() -> Outcome<()> {
@@ -35,6 +20,9 @@ fn has_compiler() -> Outcome<()> {
 }
 
 fn check(version: &str) {
+    if required(has_compiler()).is_none() {
+        return;
+    }
     let Some(file) = required(core_of(version, PROGRAM, Mode::Cgo, &[])) else { return };
     let ran = tool::core_ok(&file.exe, &file.core, &["-v"]);
     let profile = ran.decode();

@@ -7,7 +7,7 @@
 use crate::fixtures::unmet;
 use crate::harness::dying::{self, Death, Stop, Writer};
 use crate::harness::program::{Mode, Program, Recipe};
-use crate::harness::toolchain::{Toolchain, minor, newest, selected};
+use crate::harness::toolchain::{Toolchain, minor, newest, per_release};
 use crate::harness::{expect, required, root, tool};
 use crate::reference::check::{config, walk};
 use crate::reference::dump::Dump;
@@ -41,6 +41,10 @@ const PROCS: u64 = 4;
 const EXPLAINED: [&str; 4] =
     ["stack.unknown_return_pc", "stack.unknown_pc", "stack.sp_write", "stack.unknown_position"];
 
+/// How often a core is taken elsewhere because the collection was not where it should have been: that is luck where many collections
+/// pass by.
+const ATTEMPTS: u32 = 5;
+
 /// Phases of a collection (`gcphase`).
 const PHASES: [&str; 3] = ["off", "mark", "mark termination"];
 
@@ -70,24 +74,13 @@ const STOPS: [(Stop, Moment); 7] = [
     (Stop { function: "runtime.copystack", ignore: 40, returned: false }, Moment::Anything),
 ];
 
-macro_rules! churn {
-    ($($name:ident: $version:literal, $mode:ident;)*) => {
-        $(#[test] fn $name() {
-            if selected($version) {
-                check_all($version, Mode::$mode, Writer::preferred());
-            }
-        })*
-    };
-}
-
-churn! {
-    go_1_19: "1.19.8", Default;
-    go_1_21: "1.21.13", Default;
-    go_1_24: "1.24.11", Default;
-    go_1_25: "1.25.5", Default;
-    go_1_26: "1.26.6", Default;
-    go_1_27: "1.27.3", Default;
-    go_1_26_noopt: "1.26.6", NoOpt;
+// For arm64: qemu stops all threads between two of the blocks that it translates.
+per_release! {
+    default: |version| check_all(version, Mode::Default, Writer::preferred());
+    noopt, 26: |version| check_all(version, Mode::NoOpt, Writer::preferred());
+    phases: |version| stopped(version);
+    emulator, 24, 27: |version| check_all(version, Mode::Default, Writer::Emulator);
+    emulator_noopt, 26: |version| check_all(version, Mode::NoOpt, Writer::Emulator);
 }
 
 #[test]
@@ -98,33 +91,32 @@ fn debugger() {
 }
 
 /// In each phase of a collection, and of a span's life.
-#[test]
-fn stopped() {
-    for version in ["1.19.8", "1.23.9", "1.24.11", "1.26.6", "1.27.3"].into_iter().filter(|v| selected(v)) {
-        let Some(toolchain) = required(Toolchain::get(version)) else { return };
-        let program = Program::build(&toolchain, PROGRAM, Mode::Default);
-        let mut wrong = Vec::new();
-        for (stop, moment) in STOPS {
+fn stopped(version: &'static str) {
+    let Some(toolchain) = required(Toolchain::get(version)) else { return };
+    let program = Program::build(&toolchain, PROGRAM, Mode::Default);
+    let mut wrong = Vec::new();
+    for (stop, moment) in STOPS {
+        let mut met = false;
+        for attempt in 0..ATTEMPTS {
+            let stop = Stop { ignore: stop.ignore + 37 * attempt, ..stop };
             // It dies anyway, in the wrong place, if it never comes there.
             let args = &["60000000", "kernel"][..];
             let death = Death { args, procs: PROCS as u32, stop: Some(stop), ..Death::default() };
             let Some((core, _)) = required(dying::take(&program, &death, Writer::Debugger)) else { return };
-            let (is, findings) = check(version, Mode::Default, &program.exe, &core, moment);
-            eprintln!("{version} {}: {is}", stop.function);
-            wrong.extend(findings.iter().map(|finding| format!("{}: {finding}", stop.function)));
+            let (now, findings) = check(version, Mode::Default, &program.exe, &core);
+            met = now.is(moment)
+                && (moment != Moment::NewSpan || minor(version) > 23 || stale_limits(&program.exe, &core) > 0);
+            eprintln!("{version} {}, {}: {now}", stop.function, stop.ignore);
+            wrong.extend(findings.iter().map(|finding| format!("{}, {}: {finding}", stop.function, stop.ignore)));
+            if met {
+                break;
+            }
         }
-        assert!(wrong.is_empty(), "{version}:\n{}", wrong.join("\n"));
-    }
-}
-
-/// Programs for arm64: qemu stops all threads between two of the blocks that it translates.
-#[test]
-fn emulator() {
-    for (version, mode) in [("1.24.11", Mode::Default), ("1.26.6", Mode::NoOpt), ("1.27.3", Mode::Default)] {
-        if selected(version) {
-            check_all(version, mode, Writer::Emulator);
+        if !met {
+            wrong.push(format!("{}: never {moment:?}", stop.function));
         }
     }
+    assert!(wrong.is_empty(), "{version}:\n{}", wrong.join("\n"));
 }
 
 fn check_all(version: &str, mode: Mode, writer: Writer) {
@@ -141,7 +133,7 @@ fn check_all(version: &str, mode: Mode, writer: Writer) {
             ..Death::default()
         };
         let Some((core, _)) = required(dying::take(&program, &death, writer)) else { return };
-        let (is, findings) = check(version, mode, &program.exe, &core, Moment::Anything);
+        let (is, findings) = check(version, mode, &program.exe, &core);
         eprintln!("{version} {} {us} us, {how}, {writer:?}: {is}", mode.name());
         wrong.extend(findings.iter().map(|finding| format!("{us} {how}: {finding}")));
     }
@@ -149,7 +141,7 @@ fn check_all(version: &str, mode: Mode, writer: Writer) {
 }
 
 /// What a collection is doing in a core, and all that is not as it must be.
-fn check(version: &str, mode: Mode, exe: &Path, core: &Path, moment: Moment) -> (String, Vec<String>) {
+fn check(version: &str, mode: Mode, exe: &Path, core: &Path) -> (Now, Vec<String>) {
     let inputs = Inputs::open(exe, core, None).expect("open");
     let process = Process::parse(&inputs).expect("parse");
     let (model, walked, roots) = walk(&process, &config(exe, core));
@@ -158,11 +150,6 @@ fn check(version: &str, mode: Mode, exe: &Path, core: &Path, moment: Moment) -> 
     let allocated = sets::allocated(memory);
     let mut wrong = Vec::new();
     let now = Now::of(&model.heap);
-    wrong.extend(now.differs(moment));
-    // Where `initSpan` does not set it.
-    if moment == Moment::NewSpan && minor(version) <= 23 && stale_limits(&process) == 0 {
-        wrong.push("no span lacks its limit".to_owned());
-    }
     let is_dead = |o: &&Object| {
         let dead = model.heap.dead_bits(SpanId(o.span));
         dead.get(o.slot as usize / 64).is_some_and(|word| word >> (o.slot % 64) & 1 != 0)
@@ -220,7 +207,7 @@ fn check(version: &str, mode: Mode, exe: &Path, core: &Path, moment: Moment) -> 
     if tool::core(exe, core, &["--threads", "4"]).bytes() != ran.bytes() {
         wrong.push("--threads 4 gives other bytes than --threads 1".to_owned());
     }
-    (now.to_string(), wrong)
+    (now, wrong)
 }
 
 /// What a collection is doing, in the words of the heap's own structures.
@@ -251,16 +238,15 @@ impl Now {
         }
     }
     /// Whether the core is what it was taken for.
-    fn differs(&self, moment: Moment) -> Option<String> {
-        let is_it = match moment {
+    fn is(&self, moment: Moment) -> bool {
+        match moment {
             Moment::Marking => self.phase == "mark",
             Moment::MarkTermination => self.phase == "mark termination",
             Moment::Sweeping => self.unswept > 0 && self.dead > 0,
             Moment::InSpan => self.taken > 0,
             Moment::NewSpan => self.fresh > 0,
             Moment::Anything => true,
-        };
-        (!is_it).then(|| format!("not {moment:?}: {self}"))
+        }
     }
 }
 
@@ -271,9 +257,11 @@ impl fmt::Display for Now {
     }
 }
 
-/// How many spans of a core have a limit that is not theirs (yet).
-fn stale_limits(process: &Process<'_>) -> usize {
-    let dump = Dump::read(process);
+/// How many spans of a core have a limit that is not theirs yet. `initSpan` sets it since Go 1.24.
+fn stale_limits(exe: &Path, core: &Path) -> usize {
+    let inputs = Inputs::open(exe, core, None).expect("open");
+    let process = Process::parse(&inputs).expect("parse");
+    let dump = Dump::read(&process);
     let mspan = dump.types.find("runtime.mspan").expect("a type of the runtime");
     let (at, _) = dump.types.field_path(mspan, "limit").expect("a field of it");
     let stale = |id: &SpanId| {

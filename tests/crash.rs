@@ -9,7 +9,7 @@ use crate::fixtures::unmet;
 use crate::harness::corefile::{Truth, parse_truth};
 use crate::harness::dying::{self, Death, Writer};
 use crate::harness::program::{Mode, Program, Recipe};
-use crate::harness::toolchain::{Toolchain, newest, selected};
+use crate::harness::toolchain::{Toolchain, newest, per_release};
 use crate::harness::{Outcome, Skip, expect, required, root, tool};
 use crate::reference::check::{config, walk};
 use crate::reference::dump::Dump;
@@ -68,25 +68,11 @@ const WAYS: [Way; 10] = [
     Way { name: "unlock", by_abort: false, made: &[], held_by_looks_in: None },
 ];
 
-macro_rules! kernel {
-    ($($name:ident: $version:literal, $mode:ident;)*) => {
-        $(#[test] fn $name() {
-            if selected($version) {
-                check_all($version, Mode::$mode, Writer::preferred());
-            }
-        })*
-    };
-}
-
-kernel! {
-    go_1_19: "1.19.8", Default;
-    go_1_22: "1.22.10", Default;
-    go_1_24: "1.24.11", Default;
-    go_1_25: "1.25.5", Default;
-    go_1_26: "1.26.6", Default;
-    go_1_27: "1.27.3", Default;
-    go_1_24_noopt: "1.24.11", NoOpt;
-    go_1_27_noopt: "1.27.3", NoOpt;
+per_release! {
+    default: |version| check_all(version, Mode::Default, Writer::preferred());
+    noopt, 24, 27: |version| check_all(version, Mode::NoOpt, Writer::preferred());
+    emulator, 24, 25, 26, 27: |version| check_all(version, Mode::Default, Writer::Emulator);
+    emulator_noopt, 27: |version| check_all(version, Mode::NoOpt, Writer::Emulator);
 }
 
 /// A debugger that stops at the fatal signal writes other segments and notes, and the runtime is in the same state.
@@ -115,22 +101,6 @@ fn coredump_filters() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// Programs for arm64.
-#[test]
-fn emulator() {
-    for (version, mode) in [
-        ("1.24.11", Mode::Default),
-        ("1.25.5", Mode::Default),
-        ("1.26.6", Mode::Default),
-        ("1.27.3", Mode::Default),
-        ("1.27.3", Mode::NoOpt),
-    ] {
-        if selected(version) {
-            check_all(version, mode, Writer::Emulator);
-        }
-    }
 }
 
 fn check_all(version: &str, mode: Mode, writer: Writer) {

@@ -4,7 +4,7 @@ use crate::harness::corefile::core_of;
 use crate::harness::expect::{self, Expectation};
 use crate::harness::pprof::Profile;
 use crate::harness::program::{Mode, Program, Recipe};
-use crate::harness::toolchain::{Toolchain, newest, selected};
+use crate::harness::toolchain::{Toolchain, newest, per_release};
 use crate::harness::{required, root, tool};
 use object::{CompressionFormat, Object, ObjectKind, ObjectSection};
 use std::path::Path;
@@ -12,29 +12,9 @@ use std::path::Path;
 /// Import path of the fixtures' module.
 pub const MODULE: &str = "goref.test/fixtures";
 
-macro_rules! per_toolchain {
-    ($($name:ident: $version:literal, $mode:ident;)*) => {
-        $(#[test] fn $name() { check_all($version, Mode::$mode); })*
-    };
-}
-
-per_toolchain! {
-    go_1_19_default: "1.19.8", Default;
-    go_1_19_noopt: "1.19.8", NoOpt;
-    go_1_21_default: "1.21.13", Default;
-    go_1_21_noopt: "1.21.13", NoOpt;
-    go_1_22_default: "1.22.10", Default;
-    go_1_22_noopt: "1.22.10", NoOpt;
-    go_1_23_default: "1.23.9", Default;
-    go_1_23_noopt: "1.23.9", NoOpt;
-    go_1_24_default: "1.24.11", Default;
-    go_1_24_noopt: "1.24.11", NoOpt;
-    go_1_25_default: "1.25.5", Default;
-    go_1_25_noopt: "1.25.5", NoOpt;
-    go_1_26_default: "1.26.6", Default;
-    go_1_26_noopt: "1.26.6", NoOpt;
-    go_1_27_default: "1.27.3", Default;
-    go_1_27_noopt: "1.27.3", NoOpt;
+per_release! {
+    default: |version| check_all(version, Mode::Default);
+    noopt: |version| check_all(version, Mode::NoOpt);
 }
 
 /// How a program is linked changes where things are and how its debug information is packed, and nothing else.
@@ -54,10 +34,6 @@ fn linked_otherwise() {
 }
 
 fn check_all(version: &str, mode: Mode) {
-    if !selected(version) {
-        eprintln!("not selected by GOREF_GO_VERSIONS: {version}");
-        return;
-    }
     let Some(file) = required(core_of(version, "testdata/programs", mode, &[])) else { return };
     let run = |args: &[&str]| tool::core_ok(&file.exe, &file.core, args);
 

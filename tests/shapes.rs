@@ -5,7 +5,7 @@ use crate::harness::program::Mode;
 use crate::harness::{required, tool, toolchain};
 
 fn check(shape: &str, size: &str) {
-    let Some(version) = toolchain::newest() else { return };
+    let Some(version) = toolchain::newest_for_generator() else { return };
     let args = ["-shape", shape, "-size", size];
     let Some(file) = required(core_of(version, "perf/gen", Mode::Default, &args)) else { return };
     let one = tool::core_ok(&file.exe, &file.core, &["--threads", "1"]);

@@ -4,7 +4,7 @@
 use crate::harness::corefile::core_of;
 use crate::harness::pprof::Profile;
 use crate::harness::program::Mode;
-use crate::harness::toolchain::{minor, selected};
+use crate::harness::toolchain::{minor, per_release};
 use crate::harness::{required, tool};
 use goref_fast::address::Addr;
 use goref_fast::image::{Image, Inputs, Process};
@@ -13,43 +13,13 @@ use std::collections::BTreeMap;
 
 const FIXTURES: &str = "testdata/programs";
 
-macro_rules! per_toolchain {
-    ($($name:ident: $version:literal;)*) => {
-        $(mod $name {
-            #[test]
-            fn variables_keep_their_names() {
-                super::variables_keep_their_names($version);
-            }
-
-            #[test]
-            fn functions_keep_their_names() {
-                super::functions_keep_their_names($version);
-            }
-
-            #[test]
-            fn located() {
-                super::located($version);
-            }
-        })*
-    };
-}
-
-per_toolchain! {
-    go_1_19: "1.19.8";
-    go_1_21: "1.21.13";
-    go_1_22: "1.22.10";
-    go_1_23: "1.23.9";
-    go_1_24: "1.24.11";
-    go_1_25: "1.25.5";
-    go_1_26: "1.26.6";
-    go_1_27: "1.27.3";
+per_release! {
+    variables: variables_keep_their_names;
+    functions: functions_keep_their_names;
+    found_without_symbols: located;
 }
 
 fn analyzed(version: &str, mode: Mode) -> Option<(Profile, String)> {
-    if !selected(version) {
-        eprintln!("not selected by GOREF_GO_VERSIONS: {version}");
-        return None;
-    }
     let file = required(core_of(version, FIXTURES, mode, &[]))?;
     let ran = tool::core_ok(&file.exe, &file.core, &["--threads", "2"]);
     let profile = ran.decode();
@@ -88,6 +58,10 @@ fn variables_keep_their_names(version: &str) {
         "goref.test/fixtures/funcs.Big -> ",
         "goref.test/fixtures/generics.Boxed -> Val. (*goref.test/fixtures/generics.V)",
     ] {
+        // There were no generic types.
+        if minor(version) < 18 && path.contains("generics") {
+            continue;
+        }
         // No object had a header yet.
         if minor(version) < 22 && (path.contains("wide.One") || path.contains("funcs.Big")) {
             continue;
@@ -107,15 +81,12 @@ fn functions_keep_their_names(version: &str) {
     for name in ["goref.test/fixtures/frames.selects", "goref.test/fixtures/stacks.local", "bss segment[0]"] {
         assert!(frame(name) > 0, "nothing under {name}");
     }
-    assert!(frame("Val. (*goref.test/fixtures/generics.V)") > 0, "an interface leads to its type");
+    assert!(frame("[0]. (*goref.test/fixtures/chans.V)") > 0, "an interface leads to its type");
     assert!(profile.stacks.keys().all(|stack| !stack[0].starts_with("runtime.all")), "no variable has a name");
 }
 
 /// What is found by structure is what the symbols say.
 fn located(version: &str) {
-    if !selected(version) {
-        return;
-    }
     for mode in [Mode::Default, Mode::NoOpt, Mode::Pie] {
         let Some(file) = required(core_of(version, FIXTURES, mode, &[])) else { return };
         let inputs = Inputs::open(&file.exe, &file.core, None).expect("two files");
@@ -132,16 +103,11 @@ fn located(version: &str) {
             let word = |at: u64| process.image.read_u64(Addr(at)).expect("a word");
             assert_eq!(word(found[name]), word(symbol(name)), "{version} {}: {name}", mode.name());
         }
-        for name in [
-            "firstmoduledata",
-            "mheap_",
-            "allgs",
-            "allp",
-            "gcController",
-            "memstats",
-            "buildVersion",
-            "waitReasonStrings",
-        ] {
+        // Before Go 1.19 it has nothing that spans could be compared with.
+        if minor(version) >= 19 {
+            assert_eq!(found.get("gcController"), Some(&symbol("gcController")), "{version} {}", mode.name());
+        }
+        for name in ["firstmoduledata", "mheap_", "allgs", "allp", "memstats", "buildVersion", "waitReasonStrings"] {
             assert_eq!(found.get(name), Some(&symbol(name)), "{version} {}: {name}", mode.name());
         }
         assert_eq!(found["gcphase"], symbol("writeBarrier"), "{version} {}", mode.name());

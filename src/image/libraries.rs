@@ -42,23 +42,55 @@ pub(super) fn find<'img>(
     notes: &CoreNotes,
     incidents: &mut Incidents,
 ) -> Vec<Library<'img>> {
-    let entry = notes.aux(AT_ENTRY);
-    let main = notes.files.iter().find(|f| entry.is_some_and(|e| f.range.contains(Addr(e)))).map(|f| &f.path);
-    let starts: Vec<&FileMapping> = notes
-        .files
+    let starts = starts(&notes.files, notes.aux(AT_ENTRY));
+    let opened = inputs.libraries(|| starts.iter().map(|f| open(f, inputs, segments, incidents)).collect());
+    let libraries = starts.iter().zip(opened).filter_map(|(f, input)| load(f, input.as_ref()?));
+    libraries.collect()
+}
+
+/// Mappings of the beginnings of files, but for that of the program that starts at `entry`.
+pub(super) fn starts(files: &[FileMapping], entry: Option<u64>) -> Vec<&FileMapping> {
+    let main = files.iter().find(|f| entry.is_some_and(|e| f.range.contains(Addr(e)))).map(|f| &f.path);
+    files
         .iter()
         .filter(|f| f.offset == 0 && Some(&f.path) != main && f.path.starts_with('/'))
         .filter(|f| !NO_FILES.iter().any(|prefix| f.path.starts_with(prefix)))
         .take(MAX_FILES)
-        .collect();
-    let opened = inputs.libraries(|| starts.iter().map(|f| open(f, inputs, segments, incidents)).collect());
-    let libraries = starts.iter().zip(opened).filter_map(|(f, input)| {
-        let input = input.as_ref()?;
-        let executable = Executable::parse(input.data(), input.path()).ok()?;
-        let load_bias = f.range.start.0.wrapping_sub(first_address(&executable)?);
-        Some(Library { executable, load_bias })
-    });
-    libraries.collect()
+        .collect()
+}
+
+/// The library that was mapped there from this file.
+pub(super) fn load<'img>(mapping: &FileMapping, input: &'img Input) -> Option<Library<'img>> {
+    let executable = Executable::parse(input.data(), input.path()).ok()?;
+    let load_bias = mapping.range.start.0.wrapping_sub(first_address(&executable)?);
+    Some(Library { executable, load_bias })
+}
+
+/// Opens the files with Go code that a live process has mapped, besides its executable.
+///
+/// * `files`: its file mappings; `auxv`: its auxiliary vector.
+/// * `places`: paths that a mapping's file may be found by.
+/// * `first_page`: fills the buffer from the start of a mapping; false if that cannot be read.
+pub fn open_mapped(
+    files: &[FileMapping],
+    auxv: &[(u64, u64)],
+    places: impl Fn(&FileMapping) -> Vec<PathBuf>,
+    first_page: impl Fn(&FileMapping, &mut [u8]) -> bool,
+) -> Vec<(FileMapping, Input)> {
+    let open = |f: &FileMapping| {
+        places(f).into_iter().find_map(|path| {
+            let input = Input::open_library(&path).ok()?.known_as(Path::new(f.live_path()));
+            let executable = Executable::parse(input.data(), input.path()).ok()?;
+            if !executable.is_go() || first_address(&executable).is_none() {
+                return None;
+            }
+            let mut page = vec![0; f.range.len.min(PAGE_SIZE) as usize];
+            let same = first_page(f, &mut page) && bytes_at(input.data(), 0, page.len() as u64) == Some(&page);
+            same.then_some(input)
+        })
+    };
+    let entry = auxv.iter().find(|(kind, _)| *kind == AT_ENTRY).map(|(_, value)| *value);
+    starts(files, entry).into_iter().filter_map(|f| Some((f.clone(), open(f)?))).collect()
 }
 
 /// The file of `mapping`, if it holds Go code and is the one that the process had.

@@ -159,6 +159,10 @@ impl Image for MappedCore<'_> {
         UnitBytes { base: self.core, spill: &scratch.spill, places: &scratch.places }
     }
 
+    fn is_stored(&self) -> bool {
+        self.map.is_some()
+    }
+
     fn will_need(&self, range: AddrRange) {
         let Some(map) = self.map else { return };
         let from = self.extents.partition_point(|e| e.end() <= range.start.0);

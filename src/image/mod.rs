@@ -17,6 +17,7 @@ mod map;
 pub mod memory;
 mod notes;
 mod process;
+pub mod recording;
 mod separate;
 #[cfg(test)]
 pub(crate) mod synth;
@@ -26,9 +27,9 @@ mod tests;
 
 pub use identity::check_same_program;
 pub use inputs::{Input, Inputs, Request};
-pub use libraries::Library;
+pub use libraries::{Library, open_mapped};
 pub use map::FileMap;
-pub use process::Process;
+pub use process::{Loaded, Process};
 pub use separate::{Search, Separate};
 
 use crate::address::{Addr, AddrRange};
@@ -193,6 +194,11 @@ pub trait Image: Sync {
     ///
     /// Heap bytes are read only through this method; nothing may keep them beyond its unit of work.
     fn load<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s>;
+
+    /// Whether [`Image::will_need`] does anything: the memory lies in a file.
+    fn is_stored(&self) -> bool {
+        false
+    }
 
     /// Says that `range` will be read soon: a mapped core starts fetching it from the disk. Changes no result.
     fn will_need(&self, range: AddrRange) {

@@ -8,7 +8,7 @@ use object::elf;
 use super::elf::{Header, Segment, bytes_at};
 use super::executable::Executable;
 use super::extents::{self, BackingFile, Sources};
-use super::inputs::Inputs;
+use super::inputs::{Input, Inputs};
 use super::libraries::{self, Library};
 use super::memory::MappedCore;
 use super::notes::{CoreNotes, Notes};
@@ -96,48 +96,71 @@ impl<'img> Process<'img> {
         let image = MappedCore::new(core, files, extents).with_map(inputs.core().map());
         identity::check(&executable, &image, &notes, load_bias, what, &mut incidents)?;
         let CoreNotes { threads, files, auxv, .. } = notes;
-        let mut program = Library { executable, load_bias };
-        if !program.executable.is_go() && !libraries.is_empty() {
-            // A program in another language that loaded Go: its runtime is that library's. Two of them would be two Go programs.
-            program = libraries.remove(0);
-        }
-        let Library { executable, load_bias } = program;
+        let Library { executable, load_bias } = go_program(Library { executable, load_bias }, &mut libraries);
         Ok(Self { architecture, image, threads, files, auxv, executable, libraries, load_bias, incidents })
+    }
+}
+
+/// A program in another language that loaded Go: its runtime is that library's. Two of them would be two Go programs.
+fn go_program<'img>(program: Library<'img>, libraries: &mut Vec<Library<'img>>) -> Library<'img> {
+    if program.executable.is_go() || libraries.is_empty() { program } else { libraries.remove(0) }
+}
+
+/// What a live process has loaded: as the fields of [`Process`] with the same names, known before it is stopped.
+#[derive(Debug)]
+pub struct Loaded<'img> {
+    /// The Go program.
+    pub executable: Executable<'img>,
+    /// Other files with Go code.
+    pub libraries: Vec<Library<'img>>,
+    /// Of the Go program.
+    pub load_bias: u64,
+    /// The auxiliary vector.
+    pub auxv: Vec<(u64, u64)>,
+}
+
+impl<'img> Loaded<'img> {
+    /// * `executable`: the one that the process runs.
+    /// * `opened`: what [`open_mapped`](super::open_mapped) found.
+    /// * `files`: its file mappings, sorted; `auxv`: its auxiliary vector.
+    /// * `what`: names the process in messages.
+    ///
+    /// # Errors
+    /// The executable is not where the auxiliary vector says that it was loaded.
+    pub fn new(
+        executable: Executable<'img>,
+        opened: &'img [(FileMapping, Input)],
+        files: Vec<FileMapping>,
+        auxv: Vec<(u64, u64)>,
+        what: &str,
+    ) -> Result<Self> {
+        let mut notes = CoreNotes::new(executable.architecture());
+        (notes.files, notes.auxv) = (files, auxv);
+        let load_bias = identity::load_bias(&executable, &notes, what)?;
+        let mut libraries = opened.iter().filter_map(|(mapping, input)| libraries::load(mapping, input)).collect();
+        let Library { executable, load_bias } = go_program(Library { executable, load_bias }, &mut libraries);
+        Ok(Self { executable, libraries, load_bias, auxv: notes.auxv })
     }
 }
 
 impl<'img, I> Process<'img, I> {
     /// A process whose memory is not a core's.
     ///
-    /// * `executable`: the one that it runs; `image`, `threads`, `files` (sorted), `auxv`: as the fields.
-    /// * `what`: names the process in messages.
-    ///
-    /// # Errors
-    /// The executable is not where the auxiliary vector says that it was loaded.
-    pub fn assemble(
-        executable: Executable<'img>,
-        image: I,
-        threads: Vec<Thread>,
-        files: Vec<FileMapping>,
-        auxv: Vec<(u64, u64)>,
-        what: &str,
-    ) -> Result<Self> {
-        let architecture = executable.architecture();
-        let mut notes = CoreNotes::new(architecture);
-        (notes.threads, notes.files, notes.auxv) = (threads, files, auxv);
-        let load_bias = identity::load_bias(&executable, &notes, what)?;
-        let CoreNotes { threads, files, auxv, .. } = notes;
-        Ok(Self {
-            architecture,
+    /// * `image`, `threads`, `files` (sorted): as the fields.
+    #[must_use]
+    pub fn assemble(loaded: Loaded<'img>, image: I, threads: Vec<Thread>, files: Vec<FileMapping>) -> Self {
+        let Loaded { executable, libraries, load_bias, auxv } = loaded;
+        Self {
+            architecture: executable.architecture(),
             image,
             threads,
             files,
             auxv,
             executable,
-            libraries: Vec::new(),
+            libraries,
             load_bias,
             incidents: Incidents::default(),
-        })
+        }
     }
 }
 

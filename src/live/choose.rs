@@ -138,6 +138,8 @@ mod tests {
             private_bytes,
             filtered: false,
             stopped,
+            start: 0,
+            program: (0, 0),
         }
     }
 

@@ -1,19 +1,19 @@
 //! Writes the frozen memory as an ELF core, which gdb, delve and this program open.
 //!
-//! Held are: the private memory that may have been written, and of every other file mapping its first page if that is an ELF
+//! Held are, but for what the caller leaves out: the private memory that may have been written, and of every other file mapping its first page if that is an ELF
 //! header (build ids). What was never touched is known from `/proc/PID/pagemap` and not read; pages of zeros become holes of the file. The
 //! layout is fixed before anything is written: file header, section header 0 (only for more than 65534 program headers), program
 //! headers, notes, then the segments, each at a multiple of the page size.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
 
 use super::guard::Registers;
 use super::machine;
 use super::memory;
+use super::pages::Pages;
 use super::proc::{Mapping, Status};
-use crate::address::AddrRange;
+use crate::address::{Addr, AddrRange};
 
 const PAGE: u64 = 4096;
 /// Bytes that are read at a time.
@@ -90,9 +90,15 @@ pub(super) struct Source<'a> {
     pub(super) mappings: &'a [Mapping],
     pub(super) registers: &'a [Registers],
     pub(super) auxv: &'a [(u64, u64)],
+    /// What is not held, sorted: as if it had never been touched.
+    pub(super) left_out: &'a [AddrRange],
 }
 
+/// What is left out gets a segment of its own, without contents, from this length on; shorter parts become zeros.
+const OWN_SEGMENT: u64 = 64 << 10;
+
 /// One program header of memory.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
 struct Segment {
     range: AddrRange,
     flags: u32,
@@ -105,9 +111,10 @@ struct Segment {
 
 fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
     let notes = notes(source);
-    let pagemap = File::open(format!("/proc/{}/pagemap", source.frozen)).ok();
+    let pages = Pages::open(source.frozen);
+    let mapped = source.mappings.iter().filter(|m| m.range.len > 0);
     let mut segments: Vec<Segment> =
-        source.mappings.iter().filter(|m| m.range.len > 0).map(|m| segment(source, m, pagemap.as_ref())).collect();
+        mapped.flat_map(|m| cut(segment(source, m, pages.as_ref()), source.left_out)).collect();
     let count = segments.len() as u64 + 1;
     let many = count >= PN_XNUM;
     let phoff = EHDR + if many { SHDR } else { 0 };
@@ -134,19 +141,15 @@ fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
             let n = CHUNK.min(s.held - done);
             let addr = s.range.start.0 + done;
             done += n;
-            if s.anonymous && pagemap.as_ref().is_some_and(|map| untouched(map, addr, n)) {
+            let range = AddrRange { start: Addr(addr), len: n };
+            let touched = pages.as_ref().filter(|_| s.anonymous).and_then(|pages| pages.touched(range));
+            if touched.is_some_and(|touched| touched.is_empty()) {
                 hole += n;
                 continue;
             }
             let bytes = &mut buffer[..n as usize];
-            if !memory::read_exact(source.frozen, addr, bytes) {
-                // A page that cannot be read, of a file that is shorter now: what can be read, page by page.
-                for (i, page) in bytes.chunks_mut(PAGE as usize).enumerate() {
-                    if !memory::read_exact(source.frozen, addr + i as u64 * PAGE, page) {
-                        page.fill(0);
-                    }
-                }
-            }
+            memory::read_what_can_be(source.frozen, addr, bytes);
+            erase(bytes, addr, source.left_out);
             let mut rest: &[u8] = bytes;
             while !rest.is_empty() {
                 let zeros = rest.chunks(PAGE as usize).take_while(|page| page.iter().all(|b| *b == 0)).count();
@@ -170,9 +173,9 @@ fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
     out.flush()
 }
 
-fn segment(source: &Source<'_>, m: &Mapping, pagemap: Option<&File>) -> Segment {
+fn segment(source: &Source<'_>, m: &Mapping, pages: Option<&Pages>) -> Segment {
     // Relocated data is read-only by the time we look, and was written.
-    let written = || pagemap.is_some_and(|map| has_private_page(map, m.range));
+    let written = || pages.is_some_and(|pages| pages.own(m.range).is_none_or(|own| !own.is_empty()));
     let private = !m.shared && (m.is_writable() || m.inode == 0 || written());
     let held = if !m.is_readable() || m.is_special() {
         0
@@ -186,26 +189,40 @@ fn segment(source: &Source<'_>, m: &Mapping, pagemap: Option<&File>) -> Segment 
     Segment { range: m.range, flags: m.flags, offset: 0, held, anonymous: m.inode == 0 && !m.shared }
 }
 
-/// Whether a page of a file mapping is the process's own.
-fn has_private_page(pagemap: &File, range: AddrRange) -> bool {
-    const PRESENT_OR_SWAPPED: u64 = 3 << 62;
-    const OF_FILE: u64 = 1 << 61;
-    let mut entries = vec![0u8; (CHUNK / PAGE * 8) as usize];
-    (0..range.len).step_by(CHUNK as usize).any(|done| {
-        let entries = &mut entries[..((range.len - done).min(CHUNK) / PAGE * 8) as usize];
-        let read = pagemap.read_exact_at(entries, (range.start.0 + done) / PAGE * 8);
-        let mut words = entries.chunks_exact(8).map(|e| u64::from_le_bytes(e.try_into().expect("8 bytes")));
-        read.is_ok() && words.any(|w| w & PRESENT_OR_SWAPPED != 0 && w & OF_FILE == 0)
-    })
+/// Parts of a segment: what is left out has none of its bytes in the file.
+fn cut(whole: Segment, left_out: &[AddrRange]) -> Vec<Segment> {
+    if whole.held < whole.range.len {
+        return vec![whole];
+    }
+    let part = |range: AddrRange, held: u64| Segment { range, held, ..whole };
+    let mut parts = Vec::new();
+    let mut at = whole.range.start;
+    let from = left_out.partition_point(|r| r.end() <= whole.range.start);
+    for out in left_out[from..].iter().take_while(|out| out.start < whole.range.end()) {
+        let (start, end) =
+            (out.start.max(whole.range.start).0.next_multiple_of(PAGE), out.end().min(whole.range.end()).0);
+        let out = AddrRange::from_bounds(Addr(start), Addr(end - end % PAGE));
+        if out.len >= OWN_SEGMENT {
+            let kept = AddrRange::from_bounds(at, out.start);
+            parts.push(part(kept, kept.len));
+            parts.push(part(out, 0));
+            at = out.end();
+        }
+    }
+    let kept = AddrRange::from_bounds(at, whole.range.end());
+    parts.push(part(kept, kept.len));
+    parts.retain(|part| part.range.len > 0);
+    parts
 }
 
-/// Whether no page of the range is in memory or swapped out.
-fn untouched(pagemap: &File, addr: u64, len: u64) -> bool {
-    const PRESENT_OR_SWAPPED: u64 = 3 << 62;
-    let mut entries = vec![0u8; (len / PAGE * 8) as usize];
-    let read = pagemap.read_exact_at(&mut entries, addr / PAGE * 8);
-    read.is_ok()
-        && entries.chunks_exact(8).all(|e| u64::from_le_bytes(e.try_into().expect("8")) & PRESENT_OR_SWAPPED == 0)
+/// Zeros for what is left out of the bytes from `addr` on.
+fn erase(bytes: &mut [u8], addr: u64, left_out: &[AddrRange]) {
+    let end = addr + bytes.len() as u64;
+    let from = left_out.partition_point(|r| r.end().0 <= addr);
+    for out in left_out[from..].iter().take_while(|out| out.start.0 < end) {
+        let (start, end) = (out.start.0.max(addr) - addr, out.end().0.min(end) - addr);
+        bytes[start as usize..end as usize].fill(0);
+    }
 }
 
 fn header(head: &mut Vec<u8>, phoff: u64, count: u64, many: bool) {
@@ -316,4 +333,38 @@ fn files(mappings: &[Mapping]) -> Vec<u8> {
         out.push(0);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_parts_are_cut_out_and_short_ones_erased() {
+        let range = |start: u64, end: u64| AddrRange::from_bounds(Addr(start), Addr(end));
+        let whole = |held| Segment { range: range(0x10_0000, 0x20_0000), flags: 6, offset: 0, held, anonymous: true };
+        let left_out = [
+            range(0, 0x1000),
+            range(0xf_0000, 0x11_0000),
+            range(0x12_0000, 0x12_1000),
+            range(0x14_0001, 0x16_0fff),
+            range(0x1f_0000, 0x30_0000),
+        ];
+        let parts = |held| {
+            cut(whole(held), &left_out).iter().map(|s| (s.range.start.0, s.range.end().0, s.held)).collect::<Vec<_>>()
+        };
+        let expected = [
+            (0x10_0000, 0x11_0000, 0),
+            (0x11_0000, 0x14_1000, 0x3_1000),
+            (0x14_1000, 0x16_0000, 0),
+            (0x16_0000, 0x1f_0000, 0x9_0000),
+            (0x1f_0000, 0x20_0000, 0),
+        ];
+        assert_eq!(parts(0x10_0000), expected);
+        // One that holds less is no memory of the process's own.
+        assert_eq!(parts(0x1000), [(0x10_0000, 0x20_0000, 0x1000)]);
+        let mut bytes = [1; 16];
+        erase(&mut bytes, 100, &[range(0, 100), range(90, 102), range(105, 106), range(114, 200), range(300, 400)]);
+        assert_eq!(bytes, [0, 0, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0]);
+    }
 }

@@ -5,7 +5,7 @@
 //! by lines over two pipes. When ours close, because we are done, failed, panicked or were killed, the guard cleans up and ends.
 //!
 //! ```text
-//! guard: thread TID INNER_TID REGISTERS FLOATING      one line each, registers in hex words
+//! guard: thread TID REGISTERS FLOATING                one line each, registers in hex words
 //! guard: snapshot PID STOPPED_NS | held               the memory of PID, or the subject's own, stands still from now on
 //! guard: refused MESSAGE <tab> REMEDY                 no snapshot can be made; all goes on
 //! guard: error MESSAGE <tab> REMEDY
@@ -20,12 +20,12 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 
 use super::proc::{self, Status};
 use super::ptrace;
 use super::snapshot::Snapshot;
-use super::tracee::Tracee;
+use super::tracee::{Thread, Tracee};
 use crate::error::{Context, Error, Result};
 
 /// What a guard is told to do.
@@ -37,6 +37,8 @@ pub struct Order {
     pub fork: bool,
     /// Whether seccomp filters must be suspended for that.
     pub filtered: bool,
+    /// Whether its threads know themselves by other ids than ours (PID namespaces).
+    pub nested: bool,
     /// Report floating-point registers too.
     pub floating: bool,
     /// Longest stop.
@@ -48,19 +50,21 @@ impl Order {
     fn arguments(&self) -> Vec<String> {
         let flag = |on: bool| u8::from(on).to_string();
         let max = self.max_pause.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
-        vec![self.pid.to_string(), flag(self.fork), flag(self.filtered), flag(self.floating), max.to_string()]
+        let flags = [self.fork, self.filtered, self.nested, self.floating].map(flag);
+        [self.pid.to_string()].into_iter().chain(flags).chain([max.to_string()]).collect()
     }
 
     /// The way back; `None` for what no version of ours writes.
     #[must_use]
     pub fn parse(arguments: &[String]) -> Option<Self> {
-        let [pid, fork, filtered, floating, max] = arguments else { return None };
+        let [pid, fork, filtered, nested, floating, max] = arguments else { return None };
         let flag = |text: &str| text.parse::<u8>().ok().map(|n| n != 0);
         let max: u64 = max.parse().ok()?;
         Some(Self {
             pid: pid.parse().ok()?,
             fork: flag(fork)?,
             filtered: flag(filtered)?,
+            nested: flag(nested)?,
             floating: flag(floating)?,
             max_pause: (max > 0).then(|| Duration::from_nanos(max)),
         })
@@ -69,22 +73,18 @@ impl Order {
 
 /// The guard's whole life.
 pub fn serve(order: &Order) {
-    // A polite request to end must not leave things half done; our end comes with the pipe's.
-    let mut polite = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTSTP] {
-        polite.add(signal);
-    }
-    let _ = polite.thread_block();
+    // No request to end, no timer and no limit may leave things half done; our end comes with the pipe's.
+    let _ = SigSet::all().thread_block();
     ptrace::hurry();
     if let Err((word, e)) = guard(order) {
-        say(&format!("{word} {}\t{}", one_line(&e.to_string()), one_line(e.remedy_text().unwrap_or(""))));
+        say(&format!("{word} {}\t{}\n", one_line(&e.to_string()), one_line(e.remedy_text().unwrap_or(""))));
     }
 }
 
 /// Lines go at once. Who does not listen any more is dead, and reading tells that.
-fn say(line: &str) {
+fn say(lines: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush());
+    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
 }
 
 fn one_line(text: &str) -> String {
@@ -98,27 +98,39 @@ fn guard(order: &Order) -> Result<(), (&'static str, Error)> {
     let deadline = order.max_pause.map(|max| Instant::now() + max);
     let stopped = Tracee::stop(order.pid, options, deadline);
     let mut tracee = stopped.map_err(|e| if options == 0 { error(e) } else { ("refused", filtered(order.pid)) })?;
-    for thread in &tracee.threads {
-        let inner = Status::read(order.pid, Some(thread.tid)).ok().and_then(|s| s.inner_id()).unwrap_or(thread.tid);
-        let floating = if order.floating { Tracee::registers(thread.tid, ptrace::FLOATING) } else { Vec::new() };
-        say(&format!("thread {} {inner} {} {}", thread.tid, hex(&thread.regs), hex(&floating)));
-    }
+    let threads: Vec<Registers> = tracee.threads.iter().map(|thread| seen(order, thread)).collect();
     if order.fork {
         let snapshot = Snapshot::take(order.pid, &mut tracee, options).map_err(|e| ("refused", e))?;
+        // The process runs again before anything is written: who reads it may be slow.
         let stopped = tracee.resume();
-        say(&format!("snapshot {} {}", snapshot.pid, stopped.as_nanos()));
+        snapshot.strip();
+        say(&format!("{}snapshot {} {}\n", lines(&threads), snapshot.pid, stopped.as_nanos()));
         let _ = wait_for_word(None);
         match snapshot.remove(&left) {
-            Ok(stopped) => say(&format!("released {}", stopped.as_nanos())),
-            Err(_) => say("left 0"),
+            Ok(stopped) => say(&format!("released {}\n", stopped.as_nanos())),
+            Err(_) => say("left 0\n"),
         }
     } else {
-        say("held");
+        say(&format!("{}held\n", lines(&threads)));
         let expired = wait_for_word(order.max_pause.map(|max| tracee.since + max)) == Word::Expired;
         let stopped = tracee.resume();
-        say(&format!("{} {}", if expired { "expired" } else { "released" }, stopped.as_nanos()));
+        say(&format!("{} {}\n", if expired { "expired" } else { "released" }, stopped.as_nanos()));
     }
     Ok(())
+}
+
+/// What is known of a stopped thread.
+fn seen(order: &Order, thread: &Thread) -> Registers {
+    let tid = match order.nested {
+        true => Status::read(order.pid, Some(thread.tid)).ok().and_then(|s| s.inner_id()).unwrap_or(thread.tid),
+        false => thread.tid,
+    };
+    let floating = if order.floating { Tracee::registers(thread.tid, ptrace::FLOATING) } else { Vec::new() };
+    Registers { tid, general: thread.regs.clone(), floating }
+}
+
+fn lines(threads: &[Registers]) -> String {
+    threads.iter().map(|t| format!("thread {} {} {}\n", t.tid, hex(&t.general), hex(&t.floating))).collect()
 }
 
 /// Why a process with seccomp filters may have to do without a snapshot: a filter may kill it for a call that it never makes itself.
@@ -293,8 +305,8 @@ fn unknown(line: &str) -> Error {
 
 fn parse_thread(text: &str) -> Option<Registers> {
     let fields: Vec<&str> = text.split(' ').collect();
-    let [_, inner, general, floating] = fields[..] else { return None };
-    Some(Registers { tid: inner.parse().ok()?, general: words(general)?, floating: words(floating)? })
+    let [tid, general, floating] = fields[..] else { return None };
+    Some(Registers { tid: tid.parse().ok()?, general: words(general)?, floating: words(floating)? })
 }
 
 #[cfg(test)]
@@ -303,14 +315,15 @@ mod tests {
 
     #[test]
     fn what_is_said_is_understood() {
-        let order =
-            Order { pid: 7, fork: true, filtered: false, floating: true, max_pause: Some(Duration::from_millis(5)) };
+        let max_pause = Some(Duration::from_millis(5));
+        let order = Order { pid: 7, fork: true, filtered: false, nested: true, floating: true, max_pause };
         assert_eq!(Order::parse(&order.arguments()).as_ref(), Some(&order));
-        let order = Order { max_pause: None, fork: false, ..order };
+        let order = Order { max_pause: None, fork: false, nested: false, ..order };
         assert_eq!(Order::parse(&order.arguments()).as_ref(), Some(&order));
         assert_eq!(Order::parse(&["x".to_owned()]), None);
-        let thread = parse_thread(&format!("9 4 {} {}", hex(&[1, u64::MAX]), hex(&[]))).expect("a thread");
-        assert_eq!(thread, Registers { tid: 4, general: vec![1, u64::MAX], floating: Vec::new() });
+        let thread = Registers { tid: 4, general: vec![1, u64::MAX], floating: Vec::new() };
+        let said = lines(std::slice::from_ref(&thread));
+        assert_eq!(parse_thread(said.strip_prefix("thread ").expect("the word").trim_end()), Some(thread));
         assert_eq!(words("xyz"), None);
         assert_eq!(one_line("a\nb\tc"), "a b c");
     }

@@ -2,7 +2,18 @@
 
 use crate::image::Thread;
 
-pub(super) use imp::{ARCHITECTURE, CLONE, SYSCALL, WAIT4, call, rank, result, sites};
+#[cfg(target_arch = "x86_64")]
+use amd64 as imp;
+#[cfg(target_arch = "aarch64")]
+use arm64 as imp;
+
+pub(super) use imp::{ARCHITECTURE, CLONE, SYSCALL, WAIT4, call, may_call_at, rank, result, sites};
+
+/// `__NR_close_range`, the same on all machines.
+pub(super) const CLOSE_RANGE: u64 = 436;
+
+/// The [`rank`] of a thread outside of a system call.
+pub(super) const OUTSIDE: u8 = 3;
 
 /// The thread as the model wants it; `None` if there are fewer registers (a 32-bit thread).
 pub(super) fn thread(tid: u32, regs: &[u64]) -> Option<Thread> {
@@ -12,8 +23,11 @@ pub(super) fn thread(tid: u32, regs: &[u64]) -> Option<Thread> {
     Some(Thread { tid, pc, sp: ARCHITECTURE.stack_pointer(&dwarf_regs), dwarf_regs, signal: 0 })
 }
 
-#[cfg(target_arch = "x86_64")]
-mod imp {
+// Those that are not this machine's are compiled for their tests.
+#[cfg(any(target_arch = "x86_64", test))]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only tested"))]
+mod amd64 {
+    use super::OUTSIDE;
     use crate::architecture::{AMD64, Architecture};
 
     /// The machine that we run on, and so what we trace.
@@ -25,7 +39,8 @@ mod imp {
     /// `__NR_wait4`.
     pub(in crate::live) const WAIT4: u64 = 61;
 
-    /// Positions in `struct user_regs_struct`.
+    /// Words of `struct user_regs_struct`, and positions in it.
+    const WORDS: usize = 27;
     const RAX: usize = 10;
     const ORIG_RAX: usize = 15;
     const RIP: usize = 16;
@@ -38,22 +53,30 @@ mod imp {
     const ERESTARTNOHAND: i64 = -514;
     const ERESTART_RESTARTBLOCK: i64 = -516;
 
-    /// How well a stopped thread suits for a call: lower is better. In a call that the kernel just repeats, nothing is lost; code
-    /// outside of a call may be in a restartable sequence (`rseq(2)`), which must not be left.
-    pub(in crate::live) fn rank(regs: &[u64]) -> u8 {
-        if regs[ORIG_RAX].cast_signed() < 0 {
-            return 3;
+    /// How well a stopped thread suits for a call: lower is better, `None` not at all (32-bit code). In a call that the kernel just
+    /// repeats, nothing is lost; code outside of a call may be in a restartable sequence (`rseq(2)`), which must not be left.
+    pub(in crate::live) fn rank(regs: &[u64], _: &dyn Fn(u64) -> bool) -> Option<u8> {
+        if regs.len() != WORDS {
+            return None;
         }
-        match regs[RAX].cast_signed() {
+        if regs[ORIG_RAX].cast_signed() < 0 {
+            return Some(OUTSIDE);
+        }
+        Some(match regs[RAX].cast_signed() {
             ERESTARTSYS | ERESTARTNOINTR => 0,
             ERESTARTNOHAND | ERESTART_RESTARTBLOCK => 2,
             _ => 1,
-        }
+        })
     }
 
     /// Where the thread's last system call instruction may be.
-    pub(in crate::live) fn sites(regs: &[u64]) -> [u64; 2] {
-        [regs[RIP].wrapping_sub(2); 2]
+    pub(in crate::live) fn sites(regs: &[u64]) -> Vec<u64> {
+        regs.get(RIP).map(|rip| rip.wrapping_sub(2)).into_iter().collect()
+    }
+
+    /// Whether a thread with these registers may make our call by the instruction at `at`.
+    pub(in crate::live) fn may_call_at(_regs: &[u64], _at: u64) -> bool {
+        true
     }
 
     /// Registers with which a thread makes a call and nothing else.
@@ -71,12 +94,14 @@ mod imp {
 
     /// What a finished call returned.
     pub(in crate::live) fn result(regs: &[u64]) -> i64 {
-        regs[RAX].cast_signed()
+        regs.get(RAX).map_or(-1, |rax| rax.cast_signed())
     }
 }
 
-#[cfg(target_arch = "aarch64")]
-mod imp {
+#[cfg(any(target_arch = "aarch64", test))]
+#[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "only tested"))]
+mod arm64 {
+    use super::OUTSIDE;
     use crate::architecture::{ARM64, Architecture};
 
     /// The machine that we run on, and so what we trace.
@@ -88,18 +113,46 @@ mod imp {
     /// `__NR_wait4`.
     pub(in crate::live) const WAIT4: u64 = 260;
 
-    /// Positions in `struct user_pt_regs`: x0..x30, sp, pc, pstate.
+    /// Words of `struct user_pt_regs`: x0..x30, sp, pc, pstate; and positions in it.
+    const WORDS: usize = 34;
     const NUMBER: usize = 8;
     const PC: usize = 32;
+    /// The fourth argument of futex: how long to wait.
+    const FUTEX_TIMEOUT: usize = 3;
 
-    /// All threads suit: before a tracer sees them, the kernel has wound a call that it will repeat back to its instruction.
-    pub(in crate::live) fn rank(_regs: &[u64]) -> u8 {
-        0
+    const PPOLL: u64 = 73;
+    const FUTEX: u64 = 98;
+    const NANOSLEEP: u64 = 101;
+    const CLOCK_NANOSLEEP: u64 = 115;
+    const RESTART_SYSCALL: u64 = 128;
+
+    /// How well a stopped thread suits for a call: lower is better, `None` not at all (32-bit code).
+    ///
+    /// Before a tracer sees a thread, the kernel has wound a call that it will repeat back to its instruction. Those that sleep for a
+    /// time are continued where they were only if nothing happens in between; after our call they would sleep the whole time again.
+    pub(in crate::live) fn rank(regs: &[u64], is_call: &dyn Fn(u64) -> bool) -> Option<u8> {
+        if regs.len() != WORDS {
+            return None;
+        }
+        if is_call(regs[PC]) {
+            return Some(match regs[NUMBER] {
+                PPOLL | NANOSLEEP | CLOCK_NANOSLEEP | RESTART_SYSCALL => 2,
+                FUTEX if regs[FUTEX_TIMEOUT] != 0 => 2,
+                _ => 0,
+            });
+        }
+        Some(if is_call(regs[PC].wrapping_sub(4)) { 1 } else { OUTSIDE })
     }
 
     /// Where the thread's last system call instruction may be.
-    pub(in crate::live) fn sites(regs: &[u64]) -> [u64; 2] {
-        [regs[PC].wrapping_sub(4), regs[PC]]
+    pub(in crate::live) fn sites(regs: &[u64]) -> Vec<u64> {
+        regs.get(PC).map_or(Vec::new(), |pc| vec![pc.wrapping_sub(4), *pc])
+    }
+
+    /// Whether a thread with these registers may make our call by the instruction at `at`: not by its own. If it returns to that one,
+    /// the kernel believes that the interrupted call is to be repeated, and puts `restart_syscall` in the place of our number.
+    pub(in crate::live) fn may_call_at(regs: &[u64], at: u64) -> bool {
+        regs.get(PC) != Some(&at)
     }
 
     /// Registers with which a thread makes a call and nothing else.
@@ -113,6 +166,55 @@ mod imp {
 
     /// What a finished call returned.
     pub(in crate::live) fn result(regs: &[u64]) -> i64 {
-        regs[0].cast_signed()
+        regs.first().map_or(-1, |x0| x0.cast_signed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CLONE, CLOSE_RANGE, OUTSIDE, WAIT4, amd64, arm64};
+
+    #[test]
+    fn threads_in_repeated_calls_come_first_on_amd64() {
+        let rank = |orig_rax: i64, rax: i64| {
+            let mut regs = vec![0; 27];
+            (regs[15], regs[10]) = (orig_rax.cast_unsigned(), rax.cast_unsigned());
+            amd64::rank(&regs, &|_| false)
+        };
+        // futex, nanosleep, a call that is over, user code.
+        assert_eq!([rank(202, -512), rank(35, -516), rank(0, 5), rank(-1, 7)], [Some(0), Some(2), Some(1), Some(3)]);
+        assert_eq!(amd64::rank(&[0; 8], &|_| false), None, "32-bit registers");
+        let called = amd64::call(&[9; 27], 0x1000, 61, [1, 2, 3, 4, 5, 6]);
+        assert_eq!((called[16], called[10], called[15]), (0x1000, 61, u64::MAX));
+        assert_eq!((called[14], called[13], called[12], called[7], called[9], called[8]), (1, 2, 3, 4, 5, 6));
+        assert_eq!((called[19], called[21]), (9, 9), "rsp and fs_base stay");
+    }
+
+    #[test]
+    fn no_thread_calls_by_its_own_instruction_on_arm64() {
+        let regs = |pc: u64, number: u64, timeout: u64| {
+            let mut regs = vec![0; 34];
+            (regs[32], regs[8], regs[3]) = (pc, number, timeout);
+            regs
+        };
+        let rank = |regs: &[u64]| arm64::rank(regs, &|at| at == 0x1000);
+        assert_eq!(rank(&regs(0x1000, 98, 0)), Some(0), "futex");
+        assert_eq!(rank(&regs(0x1000, 98, 8)), Some(2), "futex with an end");
+        assert_eq!(rank(&regs(0x1000, 115, 0)), Some(2), "clock_nanosleep");
+        assert_eq!(rank(&regs(0x1004, 22, 0)), Some(1), "epoll_pwait, which returned EINTR");
+        assert_eq!(rank(&regs(0x2000, 0, 0)), Some(OUTSIDE));
+        assert_eq!(arm64::rank(&[0; 18], &|_| true), None, "32-bit registers");
+        assert!(!arm64::may_call_at(&regs(0x1000, 98, 0), 0x1000) && arm64::may_call_at(&regs(0x1000, 98, 0), 0x2000));
+        let called = arm64::call(&[9; 34], 0x1000, 220, [1, 2, 3, 4, 5, 6]);
+        assert_eq!((&called[..9], called[31], called[32]), (&[1, 2, 3, 4, 5, 6, 9, 9, 220][..], 9, 0x1000));
+    }
+
+    #[test]
+    fn numbers_of_system_calls() {
+        use nix::libc;
+        assert_eq!(
+            (CLONE, WAIT4, CLOSE_RANGE),
+            (libc::SYS_clone as u64, libc::SYS_wait4 as u64, libc::SYS_close_range as u64)
+        );
     }
 }

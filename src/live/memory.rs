@@ -69,7 +69,8 @@ impl LiveImage {
 
     /// Copies all that the process may write, so that it may go on.
     ///
-    /// * `unneeded`: ranges that will not be read any more, sorted.
+    /// * `unneeded`: ranges that will not be read any more, or in which only what never changes will be, sorted. They are read from
+    ///   the process.
     pub fn copy(&self, unneeded: &[AddrRange]) {
         self.copied.get_or_init(|| Copied::take(self.pid.as_raw().cast_unsigned(), &self.mappings, unneeded));
     }
@@ -84,8 +85,8 @@ impl LiveImage {
                 continue;
             }
             let buf = &mut layout.0.spill[offset..];
-            let found = copied.read(range.start.0, buf);
-            if found == Found::All || found == Found::Elsewhere && self.read_process(range.start, buf).is_ok() {
+            // What was left out holds nothing that changes, as far as it is asked for.
+            if copied.read(range.start.0, buf) == Found::All || self.read_process(range.start, buf).is_ok() {
                 layout.place(offset, range.len);
             } else {
                 layout.0.spill.truncate(offset);
@@ -271,8 +272,8 @@ impl Image for LiveImage {
     fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
         match self.copied.get().map(|copied| copied.read(addr.0, buf)) {
             Some(Found::All) => Ok(()),
-            Some(Found::LeftOut) => Err(ReadError::Missing(addr)),
-            Some(Found::Elsewhere) | None => self.read_process(addr, buf),
+            // What was left out holds nothing that changes, as far as it is asked for.
+            Some(Found::LeftOut | Found::Elsewhere) | None => self.read_process(addr, buf),
         }
     }
 
@@ -336,6 +337,23 @@ fn read_exact_at(pid: Pid, addr: u64, buf: &mut [u8]) -> bool {
 /// Fills `buf` from `addr` of process `pid`; false if any byte of it cannot be read.
 pub(super) fn read_exact(pid: u32, addr: u64, buf: &mut [u8]) -> bool {
     read_exact_at(Pid::from_raw(pid.cast_signed()), addr, buf)
+}
+
+/// Fills `buf` from `addr` of process `pid`. Pages that cannot be read, of a file that is shorter now, become zeros.
+pub(super) fn read_what_can_be(pid: u32, addr: u64, buf: &mut [u8]) {
+    if read_exact(pid, addr, buf) {
+        return;
+    }
+    let mut at = addr;
+    let mut rest = buf;
+    while !rest.is_empty() {
+        let (page, after) = rest.split_at_mut(((PAGE - at % PAGE) as usize).min(rest.len()));
+        if !read_exact(pid, at, page) {
+            page.fill(0);
+        }
+        at += page.len() as u64;
+        rest = after;
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod core_file;
 pub mod guard;
 mod machine;
 mod memory;
+mod pages;
 mod proc;
 mod ptrace;
 mod snapshot;
@@ -27,6 +28,7 @@ pub use subject::Subject;
 use std::fs::File;
 use std::time::Duration;
 
+use crate::address::AddrRange;
 use crate::error::{Error, Result};
 use crate::image::{FileMapping, Thread};
 use guard::{Guard, Order, Refusal, Registers};
@@ -38,6 +40,33 @@ pub struct Frozen {
     mappings: Vec<Mapping>,
     choice: Choice,
     pid: u32,
+    _first: FirstToGo,
+}
+
+/// What we allocate must not cost the process its life: while this lives, the kernel takes us first if memory runs out. The guard, started
+/// before, keeps its place.
+#[derive(Debug)]
+struct FirstToGo {
+    before: Option<String>,
+}
+
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+impl FirstToGo {
+    fn volunteer() -> Self {
+        let before = std::fs::read_to_string(OOM_SCORE).ok();
+        // Raising it needs no right, nor does going back.
+        let _ = std::fs::write(OOM_SCORE, "1000");
+        Self { before }
+    }
+}
+
+impl Drop for FirstToGo {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = std::fs::write(OOM_SCORE, before);
+        }
+    }
 }
 
 /// How long the process stood still, and why in this way.
@@ -71,6 +100,7 @@ impl Frozen {
             pid: subject.pid,
             fork: choice.pause == Pause::Fork,
             filtered: subject.filtered,
+            nested: subject.inner_pid != subject.pid,
             floating,
             max_pause,
         };
@@ -83,8 +113,9 @@ impl Frozen {
             other => other,
         };
         let guard = guard.map_err(|(Refusal::NoSnapshot(e) | Refusal::Failed(e))| e)?;
+        subject.check_same(guard.frozen)?;
         let mappings = subject::mappings(guard.frozen)?;
-        Ok(Self { guard, mappings, choice, pid: subject.pid })
+        Ok(Self { guard, mappings, choice, pid: subject.pid, _first: FirstToGo::volunteer() })
     }
 
     /// Its memory.
@@ -103,6 +134,14 @@ impl Frozen {
     #[must_use]
     pub fn mappings(&self) -> &[Mapping] {
         &self.mappings
+    }
+
+    /// Its auxiliary vector.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn auxv(&self) -> Result<Vec<(u64, u64)>> {
+        proc::auxv(self.guard.frozen).map_err(|e| subject::denied_or(e, self.pid, &proc::Status::default()))
     }
 
     /// Its file mappings, as a core has them.
@@ -132,19 +171,48 @@ impl Frozen {
     /// Writes it as an ELF core with all threads.
     ///
     /// * `auxv`: the auxiliary vector.
+    /// * `left_out`: memory that the core shall not hold, sorted.
     /// * `packed`: compress with zstd; else zeros are holes of the file.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write_core(&self, auxv: &[(u64, u64)], file: File, packed: bool) -> std::io::Result<()> {
+    pub fn write_core(
+        &self,
+        auxv: &[(u64, u64)],
+        left_out: &[AddrRange],
+        file: File,
+        packed: bool,
+    ) -> std::io::Result<()> {
         let source = core_file::Source {
             frozen: self.guard.frozen,
             pid: self.pid,
             mappings: &self.mappings,
             registers: &self.guard.threads,
             auxv,
+            left_out,
         };
         core_file::write_file(&source, file, packed)
+    }
+
+    /// Why reading failed, if it did because the memory is gone; else `error`.
+    #[must_use]
+    pub fn explain(&self, error: Error) -> Error {
+        match self.killed() {
+            Some((e, remedy)) => e.cause(error).remedy(remedy),
+            None => error,
+        }
+    }
+
+    /// Dead, it has no memory to read.
+    fn killed(&self) -> Option<(Error, &'static str)> {
+        let dead = proc::stat(self.guard.frozen).is_none_or(|s| matches!(s.state, 'Z' | 'X' | 'x'));
+        let which = if self.guard.stopped.is_some() { "its snapshot" } else { "it" };
+        dead.then(|| {
+            (
+                Error::new(format!("process {}: {which} was killed while it was read", self.pid)),
+                "if memory ran out, the kernel kills the snapshot first: try when there is more, or --pause whole",
+            )
+        })
     }
 
     /// Lets everything go, and says how long the process stood still.
@@ -152,10 +220,9 @@ impl Frozen {
     /// # Errors
     /// `max_pause` passed before: what was read since is worthless.
     pub fn release(self) -> Result<Stops> {
+        let killed = self.killed();
         let Self { guard, choice, pid, .. } = self;
         let first = guard.stopped;
-        // Dead, it had no memory to read.
-        let dead = proc::stat(guard.frozen).is_none_or(|s| matches!(s.state, 'Z' | 'X' | 'x'));
         let released = guard.release()?;
         if released.expired {
             return Err(Error::new(format!(
@@ -164,11 +231,8 @@ impl Frozen {
             ))
             .remedy("give a longer --max-pause, or let it make a snapshot: --pause fork"));
         }
-        if dead {
-            let which = if first.is_some() { "its snapshot" } else { "it" };
-            return Err(Error::new(format!("process {pid}: {which} was killed while it was read")).remedy(
-                "if memory ran out, the kernel kills the snapshot first: try when there is more, or --pause whole",
-            ));
+        if let Some((e, remedy)) = killed {
+            return Err(e.remedy(remedy));
         }
         let mut stops = Vec::new();
         match first {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use crate::address::{Addr, AddrRange};
 use crate::image::FileMapping;
@@ -68,6 +70,8 @@ pub struct Mapping {
     pub shared: bool,
     /// File offset of the first byte.
     pub offset: u64,
+    /// The file's device, as `st_dev` has it.
+    pub device: u64,
     /// 0 without a file.
     pub inode: u64,
     /// The file's path, a name such as `[stack]`, or empty.
@@ -97,6 +101,11 @@ impl Mapping {
         (self.inode != 0).then(|| FileMapping { range: self.range, offset: self.offset, path: self.path.clone() })
     }
 
+    /// Whether it is a mapping of this file.
+    pub(super) fn is_of(&self, file: &fs::Metadata) -> bool {
+        (self.device, self.inode) == (file.dev(), file.ino())
+    }
+
     fn parse(line: &str) -> Option<Self> {
         let mut fields = line.splitn(6, ' ');
         let (start, end) = fields.next()?.split_once('-')?;
@@ -107,9 +116,25 @@ impl Mapping {
         let flags = flag(0, b'r', 4) | flag(1, b'w', 2) | flag(2, b'x', 1);
         let shared = permissions.get(3) == Some(&b's');
         let offset = u64::from_str_radix(fields.next()?, 16).ok()?;
-        let inode = fields.nth(1)?.trim().parse().ok()?;
-        Some(Self { range, flags, shared, offset, inode, path: fields.next().unwrap_or("").trim().to_owned() })
+        let (major, minor) = fields.next()?.split_once(':')?;
+        let half = |text: &str| u64::from_str_radix(text, 16).ok();
+        let device = device(half(major)?, half(minor)?);
+        let inode = fields.next()?.trim().parse().ok()?;
+        Some(Self { range, flags, shared, offset, device, inode, path: fields.next().unwrap_or("").trim().to_owned() })
     }
+}
+
+/// Paths that a mapped file may be opened by: that of the mapping itself (needs rights that root has), and its name in the process's own
+/// view, which may be another file's by now.
+pub(super) fn paths(pid: u32, range: AddrRange, name: &str) -> [PathBuf; 2] {
+    let name = name.strip_suffix(" (deleted)").unwrap_or(name);
+    let mapping = format!("/proc/{pid}/map_files/{:x}-{:x}", range.start.0, range.end().0);
+    [mapping, format!("/proc/{pid}/root{name}")].map(PathBuf::from)
+}
+
+/// `st_dev` of a device, as Linux puts it together.
+fn device(major: u64, minor: u64) -> u64 {
+    (major & 0xfff) << 8 | (major & !0xfff) << 32 | minor & 0xff | (minor & !0xff) << 12
 }
 
 /// All mappings, in address order.
@@ -131,6 +156,8 @@ pub(super) fn auxv(pid: u32) -> io::Result<Vec<(u64, u64)>> {
 pub(super) struct Stat {
     pub(super) state: char,
     pub(super) ppid: u32,
+    /// When it started, in ticks since the boot: with the id, what tells it from all others.
+    pub(super) start: u64,
     /// The signal that the parent gets when it ends; 0 for none, which ordinary children never have.
     pub(super) exit_signal: i32,
 }
@@ -148,6 +175,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat {
         state: fields.first()?.chars().next()?,
         ppid: number(4)?.try_into().ok()?,
+        start: number(22)?.try_into().ok()?,
         exit_signal: number(38)?.try_into().ok()?,
     })
 }
@@ -170,6 +198,9 @@ mod tests {
         assert_eq!(mapping.range, AddrRange::from_bounds(Addr(0x40_0000), Addr(0x45_2000)));
         assert_eq!((mapping.flags, mapping.shared, mapping.offset, mapping.inode), (5, false, 0x1000, 173_521));
         assert_eq!(mapping.path, "/usr/bin/a program (deleted)");
+        assert_eq!(mapping.device, 0x802);
+        let expected = ["/proc/7/map_files/400000-452000", "/proc/7/root/usr/bin/a program"].map(PathBuf::from);
+        assert_eq!(paths(7, mapping.range, &mapping.path), expected);
         let bare = Mapping::parse("c000000000-c000400000 rw-p 00000000 00:00 0 ").expect("a mapping");
         assert!(bare.is_readable() && bare.is_writable() && bare.path.is_empty() && bare.file().is_none());
         assert!(!Mapping::parse("c000400000-c004000000 ---p 00000000 00:00 0").expect("a mapping").is_readable());
@@ -183,7 +214,11 @@ mod tests {
         assert_eq!(status.number("Tgid"), Some(pid.into()));
         assert_eq!(status.inner_id(), Some(pid));
         assert!(threads(pid).expect("threads").contains(&pid));
-        assert!(mappings(pid).expect("maps").iter().any(|m| m.path == "[stack]"));
+        let maps = mappings(pid).expect("maps");
+        assert!(maps.iter().any(|m| m.path == "[stack]"));
+        let exe = fs::metadata("/proc/self/exe").expect("ourselves");
+        assert_eq!((device(0xfff, 0xff), device(0x1000, 0x100)), (0xf_ffff, 1 << 44 | 1 << 20));
+        assert!(maps.iter().any(|m| m.is_of(&exe)) || maps.iter().any(|m| m.inode == exe.ino()), "{maps:?}");
         assert!(auxv(pid).expect("auxv").iter().any(|(kind, _)| *kind == 9));
         assert_eq!(stat(pid).map(|s| s.exit_signal), Some(17), "SIGCHLD");
     }
@@ -192,6 +227,6 @@ mod tests {
     fn names_with_parentheses() {
         let rest: Vec<String> = (5..=37).map(|n| n.to_string()).collect();
         let stat = parse_stat(&format!("17 (a) b ) Z 4 {} 0 0", rest.join(" "))).expect("fields");
-        assert_eq!(stat, Stat { state: 'Z', ppid: 4, exit_signal: 0 });
+        assert_eq!(stat, Stat { state: 'Z', ppid: 4, start: 22, exit_signal: 0 });
     }
 }

@@ -75,9 +75,9 @@ pub(super) fn resume_to_syscall(tid: i32) -> Result<(), Errno> {
     request(libc::PTRACE_SYSCALL as _, tid, 0)
 }
 
-/// Stops tracing and resumes.
-pub(super) fn detach(tid: i32) -> Result<(), Errno> {
-    request(libc::PTRACE_DETACH as _, tid, 0)
+/// Stops tracing and resumes with a signal, 0 for none.
+pub(super) fn detach(tid: i32, signal: i32) -> Result<(), Errno> {
+    request(libc::PTRACE_DETACH as _, tid, signal as usize)
 }
 
 /// Replaces the options.
@@ -162,6 +162,23 @@ pub(super) fn set_blocked_signals(tid: i32, mask: u64) -> Result<(), Errno> {
         )
     };
     Errno::result(done).map(drop)
+}
+
+/// Where the thread's `struct rseq` is (`rseq(2)`); `None` if it has none, or the kernel does not tell (before Linux 5.13).
+pub(super) fn rseq(tid: i32) -> Option<u64> {
+    const GET_RSEQ_CONFIGURATION: u32 = 0x420f;
+    // struct ptrace_rseq_configuration: the address, then size, signature, flags and padding of four bytes each.
+    let mut words = [0u64; 3];
+    // SAFETY: the kernel writes at most the number of bytes that `addr` says, which is the size of `words`.
+    let done = unsafe {
+        libc::ptrace(
+            GET_RSEQ_CONFIGURATION as _,
+            tid,
+            size_of_val(&words) as *mut libc::c_void,
+            words.as_mut_ptr().cast::<libc::c_void>(),
+        )
+    };
+    Errno::result(done).ok().map(|_| words[0]).filter(|address| *address != 0)
 }
 
 /// The next report of `tid`; `None` if there is none yet and `block` is not set.

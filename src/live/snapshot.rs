@@ -1,10 +1,10 @@
 //! [`Snapshot`]: a frozen child that shares the process's memory copy-on-write, made by the process itself.
 //!
-//! `clone` with exit signal 0: no SIGCHLD when it dies, and plain `wait` does not see it. The table of open files stays shared,
-//! so that what the process closes meanwhile is closed. The child is traced from its birth and never runs: all signals blocked, its stack
-//! pointer in a page that is never mapped, so that its first use of the stack would end it if nobody held it. Once it is seen it
-//! dies with its tracer, and it is the first that the kernel takes if memory runs out. When it is dead, the process itself must
-//! `wait4` for it: that is the second stop, of one thread.
+//! `clone` with exit signal 0: no SIGCHLD when it dies, and plain `wait` does not see it. The table of open files is shared at first, which
+//! takes no time; when the process runs again, the child gets an empty one, so that nothing stays open because of it. The child is traced
+//! from its birth and executes nothing but that one call: all signals blocked, its stack pointer in a page that is never mapped, so that
+//! its first use of the stack would end it if nobody held it. Once it is seen it dies with its tracer, and it is the first that the
+//! kernel takes if memory runs out. When it is dead, the process itself must `wait4` for it: that is the second stop, of one thread.
 
 use std::time::Duration;
 
@@ -13,18 +13,23 @@ use nix::unistd::Pid;
 
 use super::proc;
 use super::ptrace::{self, Stop};
-use super::tracee::Tracee;
+use super::tracee::{self, Tracee};
 use super::{machine, proc::Status};
 use crate::error::{Error, Result};
 
 /// `CLONE_FS | CLONE_FILES`; the lowest byte is the exit signal.
 const FLAGS: u64 = 0x200 | 0x400;
 
-/// No process has memory there (`vm.mmap_min_addr`), and no push fits below.
-const NO_STACK: u64 = 8;
+/// No process has memory there (`vm.mmap_min_addr`), and no push fits below. Aligned as arm64 wants it.
+const NO_STACK: u64 = 16;
 
-/// `WNOHANG | __WALL`.
-const REAP: u64 = 1 | 0x4000_0000;
+/// `WNOHANG | __WCLONE`: children without SIGCHLD only, so never one that the process itself waits for.
+const REAP: u64 = 1 | 0x8000_0000;
+
+/// `CLOSE_RANGE_UNSHARE`.
+const UNSHARE: u64 = 2;
+
+const ECHILD: i64 = -10;
 
 /// A thread that does not stop by then is passed over: another can reap as well.
 const ONE_THREAD: Duration = Duration::from_millis(200);
@@ -39,6 +44,8 @@ pub(super) struct Snapshot {
     inner: u64,
     /// The thread that made it.
     maker: u32,
+    /// The instruction that it was made by.
+    site: u64,
     alive: bool,
     options: i32,
 }
@@ -57,9 +64,7 @@ impl Snapshot {
         let (result, made) = tracee.call(index, site, machine::CLONE, arguments, options | ptrace::TRACE_CLONE)?;
         match (result, made) {
             (1.., Some(pid)) => {
-                // Raising it needs no right. The kernel kills the copy before it kills the original.
-                let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "1000");
-                Ok(Self { parent, pid, inner: result.cast_unsigned(), maker, alive: true, options })
+                Ok(Self { parent, pid, inner: result.cast_unsigned(), maker, site, alive: true, options })
             }
             (errno, _) => {
                 let e = nix::errno::Errno::from_raw(errno.unsigned_abs().try_into().unwrap_or(0));
@@ -70,6 +75,17 @@ impl Snapshot {
         }
     }
 
+    /// Takes from it what the process might miss. Called when that runs again.
+    pub(super) fn strip(&self) {
+        // Raising it needs no right. The kernel kills the copy before it kills the original.
+        let _ = std::fs::write(format!("/proc/{}/oom_score_adj", self.pid), "1000");
+        // A table of its own without any file: otherwise ports and pipes stay open as long as it lives, should the process end. Closes
+        // nothing, so it cannot wait. Before Linux 5.9 there is no such call.
+        let arguments = [0, u32::MAX.into(), UNSHARE, 0, 0, 0];
+        let options = self.options | ptrace::EXIT_KILL;
+        let _ = tracee::call_by_snapshot(self.pid, self.site, machine::CLOSE_RANGE, arguments, options);
+    }
+
     /// Kills the copy, and has the process reap it, with `others` that earlier runs left. Returns how long one thread stood still for that.
     ///
     /// # Errors
@@ -78,7 +94,7 @@ impl Snapshot {
         self.kill();
         let mut dead = vec![self.inner];
         dead.extend(others.iter().filter_map(|pid| inner_id(*pid)));
-        reap(self.parent, Some(self.maker), &dead, self.options)
+        reap(self.parent, self.maker, &dead, self.options)
     }
 
     fn kill(&mut self) {
@@ -105,20 +121,24 @@ fn inner_id(pid: u32) -> Option<u64> {
 
 /// Has `parent` wait for dead children; returns how long one of its threads was stopped.
 ///
-/// * `first`: the thread that is tried first.
+/// * `first`: the thread that is tried first, unless it runs.
 ///
 /// # Errors
 /// As [`Snapshot::remove`].
-pub(super) fn reap(parent: u32, first: Option<u32>, dead: &[u64], options: i32) -> Result<Duration> {
+fn reap(parent: u32, first: u32, dead: &[u64], options: i32) -> Result<Duration> {
     let mut last = Error::new(format!("process {parent}: has no thread that can reap the snapshot"));
-    let tids = proc::threads(parent).unwrap_or_default();
-    for tid in
-        first.into_iter().filter(|tid| tids.contains(tid)).chain(tids.iter().copied().filter(|t| Some(*t) != first))
-    {
+    let mut tids = proc::threads(parent).unwrap_or_default();
+    // What waits in a system call stops at once, and suits best.
+    let runs = |tid: u32| Status::read(parent, Some(tid)).map_or(true, |s| s.state() != 'S');
+    tids.sort_by_cached_key(|tid| (runs(*tid), *tid != first, *tid));
+    for tid in tids {
         let reaped = Tracee::stop_one(parent, tid, options, ONE_THREAD).and_then(|mut tracee| {
             let (index, site) = tracee.caller()?;
             for child in dead {
-                tracee.call(index, site, machine::WAIT4, [*child, 0, REAP, 0, 0, 0], options)?;
+                let (result, _) = tracee.call(index, site, machine::WAIT4, [*child, 0, REAP, 0, 0, 0], options)?;
+                if result != child.cast_signed() && result != ECHILD {
+                    return Err(Error::new(format!("process {parent}: cannot reap the snapshot: {result}")));
+                }
             }
             Ok(tracee.resume())
         });

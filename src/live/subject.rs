@@ -4,11 +4,13 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use super::machine;
 use super::proc::{self, Mapping, Status};
+use super::{machine, memory};
 use crate::error::{Error, Result};
+use crate::image::{FileMapping, Input, open_mapped};
 
 /// Bit of CAP_SYS_PTRACE in `CapEff`.
 const CAP_SYS_PTRACE: u32 = 19;
@@ -33,6 +35,10 @@ pub struct Subject {
     pub filtered: bool,
     /// Whether it is stopped by job control.
     pub stopped: bool,
+    /// When it started, in ticks since the boot.
+    pub(super) start: u64,
+    /// Device and inode of its executable.
+    pub(super) program: (u64, u64),
 }
 
 impl Subject {
@@ -46,6 +52,27 @@ impl Subject {
         }
         Err(Error::new(format!("process {}: ended while it was read", self.pid))
             .remedy("analyze the core of a crash, or attach earlier; --pause fork takes the shortest time"))
+    }
+
+    /// Says that `frozen`, the process itself or a snapshot of it, is not what was inspected: it ended and its id was used again, or
+    /// it executes another program now.
+    ///
+    /// # Errors
+    /// As said.
+    pub(super) fn check_same(&self, frozen: u32) -> Result<()> {
+        let pid = self.pid;
+        let other = |what: &str| {
+            Err(Error::new(format!("process {pid}: {what} while goref-fast looked at it"))
+                .remedy("check the id with ps, and try again"))
+        };
+        if proc::stat(pid).is_some_and(|stat| stat.start != self.start) {
+            return other("ended, and another one got its id,");
+        }
+        let program = program(&PathBuf::from(format!("/proc/{frozen}/exe")));
+        if program.map_err(|e| denied_or(e, pid, &Status::default()))? != self.program {
+            return other("began to execute another program");
+        }
+        Ok(())
     }
 
     /// Looks at process `pid`.
@@ -64,6 +91,10 @@ impl Subject {
         }
         let name = status.text("Name").to_owned();
         match status.state() {
+            'Z' if proc::threads(pid).is_ok_and(|tids| tids.len() > 1) => {
+                return Err(Error::new(format!("{what} ({name}): its first thread has ended, others have not"))
+                    .remedy("take a core with gcore, or have it crash with kill -ABRT"));
+            }
             'Z' => {
                 let parent = status.number("PPid").unwrap_or(0);
                 return Err(Error::new(format!("{what} ({name}): is dead; process {parent} has not waited for it"))
@@ -71,6 +102,10 @@ impl Subject {
             }
             'X' | 'x' => return Err(gone(pid)),
             _ => {}
+        }
+        if status.number("CoreDumping") == Some(1) {
+            return Err(Error::new(format!("{what} ({name}): crashed, and the kernel is writing its core"))
+                .remedy("wait for that, and analyze it: goref-fast core EXE CORE"));
         }
         // A kernel thread has no memory of its own.
         if status.number("Kthread") == Some(1) || status.text("VmSize").is_empty() {
@@ -86,36 +121,62 @@ impl Subject {
         let exe = PathBuf::from(format!("/proc/{pid}/exe"));
         let link = fs::read_link(&exe).map_err(|e| denied_or(e, pid, &status))?;
         check_machine(&exe, &what, pid, &status)?;
+        let program = program(&exe).map_err(|e| denied_or(e, pid, &status))?;
         // The whole right to trace is asked for by this file.
         fs::File::open(format!("/proc/{pid}/mem")).map_err(|e| denied_or(e, pid, &status))?;
         let link = link.to_string_lossy();
         let kib = |key: &str| status.number(key).unwrap_or(0).saturating_mul(1024);
+        // A thread may have filters of its own.
+        let filtered = |status: &Status| status.number("Seccomp").unwrap_or(NO_SECCOMP) != NO_SECCOMP;
+        let any_filtered = || {
+            proc::threads(pid)
+                .is_ok_and(|all| all.iter().any(|t| Status::read(pid, Some(*t)).is_ok_and(|s| filtered(&s))))
+        };
         Ok(Self {
             pid,
             inner_pid: status.inner_id().unwrap_or(pid),
             exe_path: PathBuf::from(link.strip_suffix(" (deleted)").unwrap_or(&link)),
             exe,
             private_bytes: kib("RssAnon").saturating_add(kib("VmSwap")),
-            filtered: status.number("Seccomp").unwrap_or(NO_SECCOMP) != NO_SECCOMP,
+            filtered: filtered(&status) || any_filtered(),
             stopped: status.state() == 'T',
+            start: proc::stat(pid).ok_or_else(|| gone(pid))?.start,
+            program,
         })
     }
 
-    /// Its mappings now.
+    /// Its file mappings now, as a core has them.
     ///
     /// # Errors
     /// It is gone, or not ours to look at.
-    pub fn mappings(&self) -> Result<Vec<Mapping>> {
-        mappings(self.pid)
+    pub fn files(&self) -> Result<Vec<FileMapping>> {
+        Ok(mappings(self.pid)?.iter().filter_map(Mapping::file).collect())
     }
 
     /// Its auxiliary vector.
     ///
     /// # Errors
-    /// As [`Subject::mappings`].
+    /// As [`Subject::files`].
     pub fn auxv(&self) -> Result<Vec<(u64, u64)>> {
         proc::auxv(self.pid).map_err(|e| denied_or(e, self.pid, &Status::default()))
     }
+
+    /// Opens the files with Go code in `files`, besides its executable: plugins and shared libraries, also if they were deleted or lie in
+    /// another container.
+    ///
+    /// * `auxv`: its auxiliary vector.
+    #[must_use]
+    pub fn libraries(&self, files: &[FileMapping], auxv: &[(u64, u64)]) -> Vec<(FileMapping, Input)> {
+        let places = |f: &FileMapping| proc::paths(self.pid, f.range, &f.path).to_vec();
+        // The first page decides whether it is the file.
+        open_mapped(files, auxv, places, |f, page| memory::read_exact(self.pid, f.range.start.0, page))
+    }
+}
+
+/// Device and inode of the file behind a link in `/proc`.
+fn program(exe: &PathBuf) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(exe)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Mappings of any process that we may trace, in address order.
@@ -253,6 +314,25 @@ mod tests {
         }
         let (message, _) = refusal(child.id());
         assert!(message.contains("is dead"), "{message}");
+        child.wait().expect("wait");
+    }
+
+    #[test]
+    fn another_process_is_not_taken_for_the_same() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
+        // It is ourselves until it executes.
+        let own = program(&PathBuf::from("/proc/self/exe")).expect("own");
+        while program(&PathBuf::from(format!("/proc/{}/exe", child.id()))).is_ok_and(|p| p == own) {
+            std::thread::yield_now();
+        }
+        let subject = Subject::inspect(child.id()).expect("a process");
+        assert!(subject.check_same(child.id()).is_ok());
+        let message = |subject: &Subject| subject.check_same(child.id()).expect_err("another").to_string();
+        let reused = Subject { start: subject.start + 1, ..subject.clone() };
+        assert!(message(&reused).contains("got its id"), "{}", message(&reused));
+        let executed = Subject { program: own, ..subject };
+        assert!(message(&executed).contains("another program"), "{}", message(&executed));
+        child.kill().expect("kill");
         child.wait().expect("wait");
     }
 

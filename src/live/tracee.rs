@@ -1,7 +1,7 @@
 //! [`Tracee`]: all threads of a process, seized and stopped, and a way to have one of them make a system call as if nothing had happened.
 //!
 //! *Stopping.* `PTRACE_SEIZE` does not disturb; `PTRACE_INTERRUPT` stops a thread where the kernel would deliver a signal. The list
-//! of threads is read again until it has no new one: at that moment no thread runs that could make another. Signals that arrive meanwhile
+//! of threads is read again until it has no new one twice: at that moment no thread runs that could make another. Signals that arrive meanwhile
 //! stay pending in the kernel; one that was about to be delivered is passed on at once, which sets up its handler and runs
 //! none of it. If we die, the kernel detaches all threads and they go on.
 //!
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
+use rustc_hash::FxHashSet;
 
 use super::machine;
 use super::memory;
@@ -36,6 +37,9 @@ const MAX_ROUNDS: usize = 1000;
 /// Stops on the way through one system call that are not the call itself.
 const MAX_STOPS: usize = 1000;
 
+/// Of `struct rseq`: the field that is set in a restartable sequence, and for a while behind it.
+const RSEQ_CS: u64 = 8;
+
 /// A stopped thread.
 #[derive(Clone, Debug)]
 pub(super) struct Thread {
@@ -50,7 +54,7 @@ pub(super) struct Tracee {
     pid: u32,
     pub(super) threads: Vec<Thread>,
     /// Seized, in any state.
-    seized: Vec<u32>,
+    seized: FxHashSet<u32>,
     /// SIGSTOP cannot be blocked: sent again when all is done.
     stop_again: bool,
     /// When the first thread was stopped.
@@ -71,8 +75,10 @@ impl Tracee {
     /// The process is gone or may not be traced, a thread does not stop, or `deadline` passes.
     pub(super) fn stop(pid: u32, options: i32, deadline: Option<Instant>) -> Result<Self> {
         let now = Instant::now();
-        let mut tracee = Self { pid, threads: Vec::new(), seized: Vec::new(), stop_again: false, since: now };
+        let mut tracee = Self { pid, threads: Vec::new(), seized: FxHashSet::default(), stop_again: false, since: now };
         let limit = deadline.unwrap_or(now + PATIENCE).min(now + PATIENCE);
+        // A thread that ends while the list is read can hide its neighbour, so one list without news is not enough.
+        let mut quiet = 0;
         for round in 0..MAX_ROUNDS {
             let new: Vec<u32> = tracee.list()?.into_iter().filter(|tid| !tracee.seized.contains(tid)).collect();
             let mut fresh = Vec::new();
@@ -86,8 +92,13 @@ impl Tracee {
                 }
             }
             if fresh.is_empty() {
+                quiet += 1;
+                if quiet < 2 {
+                    continue;
+                }
                 return if tracee.threads.is_empty() { Err(vanished(pid)) } else { Ok(tracee) };
             }
+            quiet = 0;
             tracee.seized.extend(&fresh);
             if round == 0 {
                 tracee.since = Instant::now();
@@ -105,9 +116,9 @@ impl Tracee {
     /// Stops one thread only: to reap what a snapshot left.
     pub(super) fn stop_one(pid: u32, tid: u32, options: i32, patience: Duration) -> Result<Self> {
         let now = Instant::now();
-        let mut tracee = Self { pid, threads: Vec::new(), seized: Vec::new(), stop_again: false, since: now };
+        let mut tracee = Self { pid, threads: Vec::new(), seized: FxHashSet::default(), stop_again: false, since: now };
         ptrace::seize(raw(tid), options).map_err(|e| cannot_seize(pid, tid, e))?;
-        tracee.seized.push(tid);
+        tracee.seized.insert(tid);
         tracee.since = Instant::now();
         if ptrace::interrupt(raw(tid)).is_ok()
             && let Some(thread) = tracee.wait_stopped(tid, now + patience, None)?
@@ -165,25 +176,44 @@ impl Tracee {
     }
 
     /// The thread that suits a system call best, and the address of an instruction for it.
+    ///
+    /// # Errors
+    /// No thread may be used now, or there is no such instruction.
     pub(super) fn caller(&self) -> Result<(usize, u64)> {
-        let mut order: Vec<usize> = (0..self.threads.len()).collect();
-        order.sort_by_key(|&i| machine::rank(&self.threads[i].regs));
-        let is_syscall = |at: &u64| {
+        let is_call = |at: u64| {
             let mut found = [0u8; 4];
             let found = &mut found[..machine::SYSCALL.len()];
-            memory::read_exact(self.pid, *at, found) && *found == *machine::SYSCALL
+            memory::read_exact(self.pid, at, found) && *found == *machine::SYSCALL
         };
-        let mut sites = order.iter().flat_map(|&i| machine::sites(&self.threads[i].regs));
-        let site = sites.find(is_syscall).or_else(|| self.search_vdso());
-        match (order.first(), site) {
-            (Some(&best), Some(site)) => Ok((best, site)),
-            _ => Err(Error::new(format!("process {}: found no system call instruction in its memory", self.pid))
-                .remedy("use --pause whole or --pause copy")),
-        }
+        let ranked = self.threads.iter().enumerate();
+        let mut ranked: Vec<(u8, usize)> =
+            ranked.filter_map(|(i, t)| Some((machine::rank(&t.regs, &is_call)?, i))).collect();
+        ranked.sort_unstable();
+        let usable = |&&(rank, i): &&(u8, usize)| rank < machine::OUTSIDE || !self.in_sequence(self.threads[i].tid);
+        let Some(&(_, best)) = ranked.iter().find(usable) else {
+            return Err(Error::new(format!("process {}: no thread of it can make a system call just now", self.pid))
+                .remedy("try again, or use --pause whole or --pause copy"));
+        };
+        let regs = &self.threads[best].regs;
+        let near = ranked.iter().flat_map(|&(_, i)| machine::sites(&self.threads[i].regs));
+        let site = near.filter(|at| machine::may_call_at(regs, *at)).find(|at| is_call(*at));
+        let site = site.or_else(|| self.search_vdso(regs));
+        site.map(|site| (best, site)).ok_or_else(|| {
+            Error::new(format!("process {}: found no system call instruction in its memory", self.pid))
+                .remedy("use --pause whole or --pause copy")
+        })
+    }
+
+    /// Whether a thread may be in a restartable sequence: the kernel forgets that as soon as the thread executes anything else.
+    fn in_sequence(&self, tid: u32) -> bool {
+        let mut field = [0; 8];
+        ptrace::rseq(raw(tid)).is_some_and(|rseq| {
+            !memory::read_exact(self.pid, rseq.wrapping_add(RSEQ_CS), &mut field) || field != [0; 8]
+        })
     }
 
     /// A system call instruction in the kernel's own page of code.
-    fn search_vdso(&self) -> Option<u64> {
+    fn search_vdso(&self, regs: &[u64]) -> Option<u64> {
         let vdso = proc::mappings(self.pid).ok()?.into_iter().find(|m| m.path == "[vdso]")?.range;
         let mut code = vec![0; usize::try_from(vdso.len).ok().filter(|len| *len <= 1 << 20)?];
         if !memory::read_exact(self.pid, vdso.start.0, &mut code) {
@@ -192,8 +222,8 @@ impl Tracee {
         let len = machine::SYSCALL.len();
         // Instructions of fixed width lie at multiples of it.
         let step = if len == 4 { 4 } else { 1 };
-        let at = (0..code.len().saturating_sub(len)).step_by(step).find(|&i| code[i..i + len] == *machine::SYSCALL)?;
-        Some(vdso.start.0 + at as u64)
+        let found = (0..=code.len().checked_sub(len)?).step_by(step).filter(|&i| code[i..i + len] == *machine::SYSCALL);
+        found.map(|i| vdso.start.0 + i as u64).find(|at| machine::may_call_at(regs, *at))
     }
 
     /// Lets thread `index` make a system call.
@@ -241,19 +271,22 @@ impl Tracee {
 
     fn let_go(&mut self) {
         let mut left = std::mem::take(&mut self.seized);
+        let stopped: FxHashSet<u32> = self.threads.iter().map(|t| t.tid).collect();
         let start = Instant::now();
         // In turns, not one after the other: of a killed process the first thread reports last, when all others were heard. Who does
         // not report at all is let go by the kernel when we end.
         while !left.is_empty() && start.elapsed() < PATIENCE {
             left.retain(|tid| {
-                if ptrace::detach(raw(*tid)) != Err(Errno::ESRCH) {
+                if stopped.contains(tid) && ptrace::detach(raw(*tid), 0).is_ok() {
                     return false;
                 }
-                // One that has not stopped yet cannot be detached: it stops first.
+                // Only a stop that was looked at may be ended: it may be a signal on its way, which would be lost. One that was killed
+                // is no longer stopped.
                 match ptrace::wait(raw(*tid), false) {
-                    Ok(Some(Stop::Signal(signal))) => ptrace::resume(raw(*tid), signal).is_ok(),
+                    Ok(Some(Stop::Signal(signal))) => ptrace::detach(raw(*tid), signal).is_err(),
                     Ok(Some(Stop::Gone)) | Err(_) => false,
-                    Ok(_) => true,
+                    Ok(Some(_)) => ptrace::detach(raw(*tid), 0).is_err(),
+                    Ok(None) => true,
                 }
             });
             if !left.is_empty() {
@@ -284,11 +317,13 @@ fn one_call(
 ) -> Result<(i64, Option<u32>), Errno> {
     /// The kernel's wish to make the call again.
     const ERESTARTNOINTR: i64 = -513;
-    for _ in 0..MAX_STOPS {
+    let mut stops = 0..MAX_STOPS;
+    loop {
         ptrace::set_registers(tid, ptrace::GENERAL, &machine::call(saved, site, number, arguments))?;
         let mut made = None;
         let mut entered = false;
         loop {
+            stops.next().ok_or(Errno::EAGAIN)?;
             ptrace::resume_to_syscall(tid)?;
             match next_stop(tid)? {
                 Stop::Syscall if entered => break,
@@ -312,7 +347,22 @@ fn one_call(
             return Ok((result, made));
         }
     }
-    Err(Errno::EAGAIN)
+}
+
+/// Makes a call by a snapshot, which is stopped from its birth: nothing of it has to be restored.
+///
+/// * `options`: ptrace options to keep.
+pub(super) fn call_by_snapshot(
+    pid: u32,
+    site: u64,
+    number: u64,
+    arguments: [u64; 6],
+    options: i32,
+) -> Result<i64, Errno> {
+    let tid = raw(pid);
+    let regs = ptrace::registers(tid, ptrace::GENERAL)?;
+    ptrace::set_options(tid, options | ptrace::TRACE_SYSCALL_GOOD)?;
+    one_call(tid, &regs, site, number, arguments, &mut false).map(|(result, _)| result)
 }
 
 /// Gives the thread back registers and signal mask, in a stop like the one that it was taken from.

@@ -91,11 +91,16 @@ fn write_report(out: &mut String, result: &RunResult, summary: &Summary, verbosi
 }
 
 /// The report of a capture.
-pub fn capture(stops: &Stops, exe: &Path, core: &Path) -> String {
+///
+/// * `left_out`: bytes of memory that no analysis reads, if they were left out.
+pub fn capture(stops: &Stops, exe: &Path, core: &Path, left_out: Option<u64>) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = write_stops(&mut text, stops);
     let (exe, core) = (printable(&exe.display().to_string()), printable(&core.display().to_string()));
+    if let Some(bytes) = left_out {
+        let _ = writeln!(text, "left out {} of memory that no analysis reads", human(bytes));
+    }
     let _ = writeln!(text, "wrote {core}; analyze it with: goref-fast core {exe} {core}");
     text
 }

@@ -8,7 +8,7 @@ use super::store::Head;
 use super::{RootKind, Sources, Stratum};
 use crate::address::Addr;
 use crate::model::stacks::{
-    Entry, Frame, FrameCodes, Goroutine, StackMemory, is_reflect_stub, reflect_arguments, unwind,
+    Entry, Frame, FrameCodes, Goroutine, StackMemory, is_reflect_stub, reflect_arguments, reflect_arguments_of, unwind,
 };
 use crate::model::types::TypeId;
 use std::sync::Arc;
@@ -355,6 +355,7 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
             let frame = self.work.frames.partition_point(|f| f.cfa <= sp).min(self.work.frames.len().saturating_sub(1));
             let types = self.shared.types;
             self.single(frame, func, defer.wrapping_add(layout.defer_fn), types.func);
+            self.scan_deferred_arguments(frame, defer, func);
             self.single(frame, link, defer.wrapping_add(layout.defer_link), types.defer);
             if image.read_u8(Addr(defer).add(layout.defer_heap)).is_ok_and(|heap| heap != 0) {
                 self.single(frame, defer, g.addr.wrapping_add(layout.g_defer), types.defer);
@@ -363,6 +364,39 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         }
         if g.stack.contains(Addr(g.panic)) {
             self.work.pointers.push(StackPointer { to: g.panic, holder: None });
+        }
+    }
+
+    /// Arguments of a deferred call, where they lie behind the record (`tracebackdefers` of Go 1.17).
+    fn scan_deferred_arguments(&mut self, frame: usize, defer: u64, func: u64) {
+        let (image, layout) = (self.shared.sources.image, self.shared.layout);
+        let Some(siz) = layout.defer_siz else { return };
+        let siz = image.read_u32(Addr(defer).add(siz)).unwrap_or(0);
+        if siz == 0 || func == 0 {
+            return;
+        }
+        let code = image.read_u64(Addr(func)).ok().and_then(|entry| self.batch.codes.find(entry));
+        let Some(code) = code.map(|id| self.batch.codes.code(id)) else {
+            self.batch.store.incidents.count("stack.unreadable_defer");
+            return;
+        };
+        let args = match code.arg_words {
+            Some(_) => code.maps.args.clone(),
+            None => reflect_arguments_of(image, code, func, false).unwrap_or_default(),
+        };
+        let addr = defer.wrapping_add(layout.defer_size);
+        let first = self.batch.store.words.len();
+        for i in (0..args.len()).take(siz as usize / 8) {
+            let Ok(word) = image.read_u64(Addr(addr).add(i as u64 * 8)) else {
+                self.batch.store.incidents.count("stack.unreadable_defer");
+                break;
+            };
+            self.push(word, args.get(i), false, None);
+        }
+        if self.batch.store.words.len() > first {
+            let label = self.chain(frame);
+            let head = self.head(Stratum::Unnamed, RootKind::FrameSlot, label, None, addr);
+            self.batch.store.finish(first, head);
         }
     }
 

@@ -49,7 +49,7 @@ impl Order<'_> {
         if run.iter().all(|(_, stretch)| stretch.counts.is_none() && stretch.restrict.is_none()) {
             let start = out.granules.len();
             let pieces = || run.iter().flat_map(|(_, stretch)| from.granules.pieces(stretch.start, stretch.len));
-            sorter.sorted(pieces, |granule| out.granules.push(self.depot, granule));
+            sorter.sorted(pieces, |granules| out.granules.extend(self.depot, granules));
             return Stretch { start, len: out.granules.len() - start, counts: None, restrict: None };
         }
         let size = self.programs.get(self.groups[run[0].0 as usize].program).size;
@@ -78,10 +78,10 @@ pub(super) struct Sorter {
 }
 
 impl Sorter {
-    /// Calls `each` for the entries of all pieces in order.
+    /// Calls `each` for the entries of all pieces in order, many at a time.
     ///
     /// Dense ones go through a bitmap, which is linear; the others are sorted.
-    fn sorted<'p, P: Iterator<Item = &'p [u32]>>(&mut self, pieces: impl Fn() -> P, mut each: impl FnMut(u32)) {
+    fn sorted<'p, P: Iterator<Item = &'p [u32]>>(&mut self, pieces: impl Fn() -> P, mut each: impl FnMut(&[u32])) {
         let (mut len, mut low, mut high, mut before, mut sorted) = (0usize, u32::MAX, 0, None, true);
         pieces().flatten().for_each(|&entry| {
             len += 1;
@@ -90,7 +90,7 @@ impl Sorter {
             before = Some(entry);
         });
         if sorted {
-            pieces().flatten().copied().for_each(each);
+            pieces().for_each(each);
             return;
         }
         let words = ((high - low) / 64) as usize + 1;
@@ -98,7 +98,7 @@ impl Sorter {
             self.list.clear();
             pieces().for_each(|piece| self.list.extend_from_slice(piece));
             self.list.sort_unstable();
-            self.list.iter().copied().for_each(each);
+            each(&self.list);
             return;
         }
         self.bits.clear();
@@ -108,12 +108,15 @@ impl Sorter {
             let at = entry - low;
             bits[(at / 64) as usize] |= 1 << (at % 64);
         });
+        let mut in_word = [0; 64];
         for (word, &bits) in self.bits.iter().enumerate() {
-            let mut bits = bits;
+            let (mut bits, mut len) = (bits, 0);
             while bits != 0 {
-                each(low + word as u32 * 64 + bits.trailing_zeros());
+                in_word[len] = low + word as u32 * 64 + bits.trailing_zeros();
+                len += 1;
                 bits &= bits - 1;
             }
+            each(&in_word[..len]);
         }
     }
 }
@@ -143,7 +146,7 @@ mod tests {
 
     fn sorted(pieces: &[&[u32]]) -> Vec<u32> {
         let mut all = Vec::new();
-        Sorter::default().sorted(|| pieces.iter().copied(), |entry| all.push(entry));
+        Sorter::default().sorted(|| pieces.iter().copied(), |entries| all.extend_from_slice(entries));
         all
     }
 

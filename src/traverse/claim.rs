@@ -15,7 +15,7 @@ use super::visited::Visited;
 use super::world::World;
 use crate::address::{Addr, AddrRange};
 use crate::image::Scratch;
-use crate::model::heap::{MaskSource, SpanId};
+use crate::model::heap::{MaskSource, PAGE_SIZE, SpanId};
 use crate::prefetch::prefetch;
 
 /// Slot sizes by size class, class 0 (large) excepted. The same in every release (`internal/runtime/gc/sizeclasses.go`).
@@ -165,11 +165,17 @@ impl Claim<'_> {
     fn look_up(&self, addrs: &[u64], visited: &Visited, found: &mut [Found; BATCH]) {
         let heap = self.world.heap;
         let mut spans = [NO_SPAN; BATCH];
+        // Neighbours often point into one page.
+        let (mut page, mut of_page) = (u64::MAX, NO_SPAN);
         for (span, &addr) in spans.iter_mut().zip(addrs) {
-            *span = heap.span_at(addr).map_or(NO_SPAN, |id| {
-                prefetch(heap.span(id));
-                id.0
-            });
+            if addr / PAGE_SIZE != page {
+                page = addr / PAGE_SIZE;
+                of_page = heap.span_at(addr).map_or(NO_SPAN, |id| {
+                    prefetch(heap.span(id));
+                    id.0
+                });
+            }
+            *span = of_page;
         }
         for ((found, &span), &addr) in found.iter_mut().zip(&spans).zip(addrs) {
             *found = Found::NOTHING;
@@ -215,6 +221,14 @@ impl Claim<'_> {
                 return;
             }
         }
+        if small
+            && self.target.retype == Retype::Closure
+            && let Ok(granule) = u32::try_from((addr - self.base) / 8)
+        {
+            // Its code is looked at when the level is arranged.
+            state.gathered.items.add(self.depot, stretch, granule, 1);
+            return;
+        }
         self.won_otherwise(addr, count, state, stretch, scratch);
     }
 
@@ -247,13 +261,9 @@ impl Claim<'_> {
             return;
         }
         let count = self.clamp(count, elem_size - offset);
-        let question = match self.target.retype {
-            Retype::No => None,
-            Retype::Closure => Some(Question::Closure(elem_size as u32)),
-            Retype::TrieNode(_) => Some(Question::Trie),
-        };
-        if let Some(question) = question {
+        if let Retype::TrieNode(_) = self.target.retype {
             let item = Item { granule, count, restrict: !0 };
+            let question = Question::Trie;
             state.claimed.dialog.asks.push(Ask { target: self.number, addr, item, bytes: elem_size, question });
             return;
         }

@@ -12,6 +12,7 @@ use super::frontier::{Frontier, Part, Slice};
 use super::items::{Item, POOL, Stretch, TAIL};
 use super::observe::Holder;
 use super::operations::{Emit, Sink, Value, low_bits, word_at};
+use super::pool::Pool;
 use super::scan::Program;
 use super::segments::{Chunk, Segment};
 use super::world::World;
@@ -153,37 +154,6 @@ impl Sink for Output {
 #[inline]
 pub(super) fn element_count(count: u64) -> u32 {
     u32::try_from(count).unwrap_or(TAIL - 1).min(TAIL - 1)
-}
-
-/// Values copied out of stacks, data and bss, with their pointer bits.
-#[derive(Default, Debug)]
-pub struct Pool {
-    /// The words, little-endian as in the image.
-    pub bytes: Vec<u8>,
-    /// Bit `i % 64` of word `i / 64`: word `i` of the pool is a root word.
-    pub mask: Vec<u64>,
-}
-
-impl Pool {
-    /// Number of words.
-    #[must_use]
-    pub fn words(&self) -> usize {
-        self.bytes.len() / 8
-    }
-
-    /// Appends a word; `pointer` sets its bit.
-    pub fn push(&mut self, word: u64, pointer: bool) {
-        let i = self.words();
-        if i.is_multiple_of(64) {
-            self.mask.push(0);
-        }
-        self.mask[i / 64] |= u64::from(pointer) << (i % 64);
-        self.bytes.extend_from_slice(&word.to_le_bytes());
-    }
-
-    fn is_pointer(&self, word: usize) -> bool {
-        self.mask.get(word / 64).is_some_and(|m| m >> (word % 64) & 1 != 0)
-    }
 }
 
 /// One item, located.

@@ -6,7 +6,7 @@
 use super::arrange::{Order, Sorter};
 use super::items::{Depot, Items, POOL, Stretch, TAIL};
 use super::paths::PathId;
-use super::scan::{ProgramId, Programs};
+use super::scan::{ProgramId, ProgramKey, Programs};
 use super::shard::ShardState;
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
@@ -151,6 +151,12 @@ impl Frontier {
         frontier
     }
 
+    /// As [`Frontier::items`], to append to.
+    pub(super) fn items_mut(&mut self, part: &Part) -> &mut Items {
+        let columns = self.columns.len();
+        &mut self.columns[column(part.shard, columns)]
+    }
+
     /// Whether there is nothing to scan.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -189,7 +195,10 @@ impl Frontier {
         depot: &Depot,
         programs: &Programs,
     ) {
-        let keep = |group: &Group| programs.get(group.program).has_edges || group.checked;
+        let keep = |group: &Group| {
+            let program = programs.get(group.program);
+            program.has_edges || group.checked || program.key == ProgramKey::Funcval
+        };
         self.arrange(next, shards, depot, programs, true, keep);
         next.clear();
     }

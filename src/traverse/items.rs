@@ -106,6 +106,19 @@ impl Column {
         self.chunks[last].push(entry);
     }
 
+    /// Appends many.
+    pub(super) fn extend(&mut self, depot: &Depot, mut entries: &[u32]) {
+        while !entries.is_empty() {
+            if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
+                self.chunks.push(depot.take());
+            }
+            let last = self.chunks.len() - 1;
+            let (now, later) = entries.split_at(entries.len().min(CHUNK - self.chunks[last].len()));
+            self.chunks[last].extend_from_slice(now);
+            entries = later;
+        }
+    }
+
     #[inline]
     fn get(&self, i: usize) -> u32 {
         self.chunks[i / CHUNK][i % CHUNK]
@@ -155,6 +168,13 @@ impl Items {
         Stretch { start, len: items.len(), counts, restrict }
     }
 
+    /// Appends items of one element each.
+    pub(super) fn push_plain(&mut self, depot: &Depot, granules: &[u32]) -> Stretch {
+        let start = self.granules.len();
+        self.granules.extend(depot, granules);
+        Stretch { start, len: granules.len(), counts: None, restrict: None }
+    }
+
     /// Opens a stretch that [`Items::add`] fills.
     #[must_use]
     pub fn open(&self, counted: bool) -> Stretch {
@@ -186,7 +206,13 @@ impl Items {
     /// `len` items from position `from` on of a stretch without counts and restrictions.
     #[inline]
     pub fn plain(&self, from: usize, len: usize) -> impl Iterator<Item = Item> {
-        self.granules.pieces(from, len).flatten().map(|&granule| Item::one(granule))
+        self.granules(from, len).map(Item::one)
+    }
+
+    /// Where `len` items from position `from` on start.
+    #[inline]
+    pub(super) fn granules(&self, from: usize, len: usize) -> impl Iterator<Item = u32> {
+        self.granules.pieces(from, len).flatten().copied()
     }
 
     /// Forgets all items, keeping a little memory.

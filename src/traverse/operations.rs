@@ -187,6 +187,18 @@ impl<const HOLDERS: bool> Emit<'_, HOLDERS> {
             };
             let bytes = unit.get(i);
             let holder = if HOLDERS { Holder::pack(shard, item.ordinal) } else { 0 };
+            if op.edge == Edge::Pointer && op.reps.is_empty() {
+                // A long slice of pointers is read as fast as memory gives it.
+                for start in elements.map(|e| e * self.program.size) {
+                    let Some(at) = start.checked_add(op.offset) else { break };
+                    let Some(word) = word_at(bytes, at) else { break };
+                    if word != 0 && in_mask(mask, at) {
+                        out.follow();
+                        out.push(self.world, (key, self.unit), word, None, HOLDERS.then_some(holder));
+                    }
+                }
+                continue;
+            }
             for e in elements {
                 let start = e * self.program.size;
                 self.element(

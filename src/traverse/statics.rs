@@ -4,7 +4,7 @@
 //! first typed pointer into it, in canonical order; its words then join the walk like a root's, under that pointer's path.
 //! What is left in the end belongs to `data segment[i]` or `bss segment[i]`.
 
-use super::expand::Pool;
+use super::pool::Pool;
 use crate::address::Addr;
 use crate::image::Image;
 use crate::incident::Incidents;

@@ -166,11 +166,21 @@ impl<'a, 'img> Resolver<'a, 'img> {
         ty
     }
 
+    /// The same for a word that only looks like an interface's: it lies before a pointer and leads to where descriptors are. Other things
+    /// are there as well (up to Go 1.19 the dictionaries of generic functions, which closures capture), and finding one of them is no
+    /// damage.
+    fn guessed_type(&mut self, world: &World<'_>, number: u32) -> Option<TypeId> {
+        if !self.dynamic.contains_key(&number) {
+            world.descriptors.is_direct_iface(world.image, world.rtype(number)?)?;
+        }
+        self.dynamic_type(world, number)
+    }
+
     /// Target of operation `op` of `program` (for masked programs: of its words), with the dynamic type number of the key.
     pub fn target(&mut self, world: &World<'_>, program: ProgramId, op: usize, number: u32) -> Target {
         let source = self.programs.get(program);
         let id = match source.key {
-            ProgramKey::Masked => match self.dynamic_type(world, number) {
+            ProgramKey::Masked => match self.guessed_type(world, number) {
                 Some(ty) => return self.interface(world, ty, number, ProgramKey::Masked),
                 None => self.compile(ProgramKey::Masked),
             },

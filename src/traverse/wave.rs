@@ -2,6 +2,7 @@
 //! calling thread, since a list has ten million of them.
 
 use super::claim::claim_shard;
+use super::closures::NO_FUNCTION;
 use super::expand::{Output, Wave, expand_unit};
 use super::frontier::{Cursor, Frontier, Next, Slice, column};
 use super::items::{Item, POOL};
@@ -340,17 +341,13 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
                 let (program, checked) = self.resolver.header(self.world, number, target.program);
                 (program, path, checked)
             }
-            Own::Closure(pc, room) => match self.world.modules.find_func(self.world.image, pc) {
-                Some(func) => {
-                    let (program, step) = self.resolver.closure(self.world, &func, room);
-                    // Over 512 bytes the mask is the allocation type's, which is not the closure's program.
-                    (program, self.paths.child(path, step), room > 512)
+            Own::Closure(pc, room) => {
+                let known = self.closure_program(path, pc, room);
+                if self.resolver.programs.get(known.0).key == ProgramKey::Untyped {
+                    self.incidents.count(NO_FUNCTION);
                 }
-                None => {
-                    self.incidents.count("walk.closure_without_function");
-                    (self.resolver.compile(ProgramKey::Untyped), path, true)
-                }
-            },
+                known
+            }
             Own::Trie(kind) => match target.retype {
                 Retype::TrieNode(ty) => (self.resolver.trie_node(ty, kind), path, false),
                 _ => (target.program, path, false),

@@ -140,8 +140,20 @@ fn by_kernel(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
     };
     command.arg("-c").arg(format!("ulimit -c {limit} && {filter}exec \"$0\" \"$@\"")).arg(exe).args(death.args);
     environment(&mut command, dir, death);
-    let mut run = Run::spawn(&mut command)?;
+    tell_and_die(Run::spawn(&mut command)?, death)
+}
+
+/// Its line of truth; then it is killed, if it does not die of its own accord.
+fn tell_and_die(mut run: Run, death: &Death<'_>) -> Outcome<String> {
     let line = run.line("TRUTH");
+    // The end of its input would release it, and waiting for it closes that.
+    let _input = run.child.stdin.take();
+    if let Some(signal) = death.signal {
+        run.line("WAIT");
+        let pid = run.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status().map_err(|e| Skip(format!("kill: {e}")))?;
+        assert!(sent.success(), "kill -s {signal} {pid}: {sent}");
+    }
     let _ = run.child.wait();
     Ok(line)
 }
@@ -184,18 +196,7 @@ fn by_emulator(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -c unlimited && exec qemu-aarch64 \"$0\" \"$@\""]).arg(exe).args(death.args);
     environment(&mut command, dir, death);
-    let mut run = Run::spawn(command.env("QEMU_LD_PREFIX", LIBRARIES))?;
-    let line = run.line("TRUTH");
-    // The end of its input would release it, and waiting for it closes that.
-    let _input = run.child.stdin.take();
-    if let Some(signal) = death.signal {
-        run.line("WAIT");
-        let pid = run.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status().map_err(|e| Skip(format!("kill: {e}")))?;
-        assert!(sent.success(), "kill -s {signal} {pid}: {sent}");
-    }
-    let _ = run.child.wait();
-    Ok(line)
+    tell_and_die(Run::spawn(command.env("QEMU_LD_PREFIX", LIBRARIES))?, death)
 }
 
 /// Where Debian has the dynamic loader and libraries of arm64 (package `libc6-arm64-cross`).

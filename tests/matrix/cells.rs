@@ -17,16 +17,20 @@ pub const FIXTURES: &str = "testdata/programs";
 pub enum CoreKind {
     /// gdb, of the process as it waits.
     Gcore,
+    /// The kernel, of a program that is killed; its `coredump_filter`, empty for the system's own.
+    Kernel(&'static str),
     /// qemu, of a program for arm64 that is killed.
     Emulator,
 }
 
 impl CoreKind {
     /// As the README calls it.
-    fn name(self) -> &'static str {
+    fn name(self) -> String {
         match self {
-            Self::Gcore => "gcore",
-            Self::Emulator => "arm64 under qemu",
+            Self::Gcore => "gcore".to_owned(),
+            Self::Kernel("") => "kernel".to_owned(),
+            Self::Kernel(filter) => format!("kernel with `coredump_filter` {filter}"),
+            Self::Emulator => "arm64 under qemu".to_owned(),
         }
     }
 }
@@ -146,15 +150,22 @@ const EXPERIMENTS: [(&str, u32, u32, Claim, &[u32]); 11] = [
 ];
 
 /// Kinds of cores beside gdb's, of the default build: since, until, and where they are always run.
-const CORES: [(CoreKind, u32, u32, &[u32]); 0] = [];
+const CORES: [(CoreKind, u32, u32, &[u32]); 4] = [
+    (CoreKind::Kernel(""), 0, u32::MAX, &[19, 24, 27]),
+    (CoreKind::Kernel("0x33"), 0, u32::MAX, &[]),
+    (CoreKind::Kernel("0x3f"), 0, u32::MAX, &[]),
+    (CoreKind::Kernel("0x23"), 0, u32::MAX, &[]),
+];
 
 /// Builds for arm64, which qemu runs and dumps: mode, since, until, and where they are always run.
-const ARM64: [(Mode, u32, u32, &[u32]); 5] = [
+const ARM64: [(Mode, u32, u32, &[u32]); 7] = [
     (Mode::Default, 0, u32::MAX, &[24, 26, 27]),
     (Mode::NoOpt, 0, u32::MAX, &[26]),
     (Mode::Pie, 0, u32::MAX, &[]),
     (Mode::Cgo, 0, u32::MAX, &[27]),
     (Mode::External, 0, u32::MAX, &[]),
+    (Mode::NoDwarf, 0, u32::MAX, &[]),
+    (Mode::Stripped, 0, u32::MAX, &[27]),
 ];
 
 /// All rows, in the order of the table.
@@ -183,6 +194,6 @@ pub fn rows() -> Vec<Row> {
         .map(|&(core, since, until, always)| row(Mode::Default, "", core, Claim::Paths, since, until, always));
     let arm64 = ARM64
         .iter()
-        .map(|&(mode, since, until, always)| row(mode, "", CoreKind::Emulator, Claim::Paths, since, until, always));
+        .map(|&(mode, since, until, always)| row(mode, "", CoreKind::Emulator, claim(mode), since, until, always));
     builds.chain(experiments).chain(cores).chain(arm64).collect()
 }

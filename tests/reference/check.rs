@@ -8,7 +8,7 @@ use super::{edges, masked, typed};
 use crate::harness::corefile::{CoreFile, Truth, core_of};
 use crate::harness::program::Mode;
 use crate::harness::required;
-use crate::harness::toolchain::{newest, selected};
+use crate::harness::toolchain::{newest_for_generator, per_release};
 use goref_fast::config::{Config, Verbosity};
 use goref_fast::image::{Image, Inputs, Process};
 use goref_fast::output::RunResult;
@@ -44,33 +44,15 @@ pub fn config(exe: &Path, core: &Path) -> Config {
     }
 }
 
-macro_rules! per_toolchain {
-    ($($name:ident: $version:literal, $mode:ident;)*) => {
-        $(#[test] fn $name() {
-            if selected($version) && let Some(file) = required(core_of($version, "testdata/programs", Mode::$mode, &[])) {
-                check(concat!($version, " ", stringify!($mode)), &file);
-            }
-        })*
-    };
+per_release! {
+    default: |version| check_fixtures(version, Mode::Default);
+    noopt: |version| check_fixtures(version, Mode::NoOpt);
 }
 
-per_toolchain! {
-    go_1_19_default: "1.19.8", Default;
-    go_1_19_noopt: "1.19.8", NoOpt;
-    go_1_21_default: "1.21.13", Default;
-    go_1_21_noopt: "1.21.13", NoOpt;
-    go_1_22_default: "1.22.10", Default;
-    go_1_22_noopt: "1.22.10", NoOpt;
-    go_1_23_default: "1.23.9", Default;
-    go_1_23_noopt: "1.23.9", NoOpt;
-    go_1_24_default: "1.24.11", Default;
-    go_1_24_noopt: "1.24.11", NoOpt;
-    go_1_25_default: "1.25.5", Default;
-    go_1_25_noopt: "1.25.5", NoOpt;
-    go_1_26_default: "1.26.6", Default;
-    go_1_26_noopt: "1.26.6", NoOpt;
-    go_1_27_default: "1.27.3", Default;
-    go_1_27_noopt: "1.27.3", NoOpt;
+fn check_fixtures(version: &str, mode: Mode) {
+    if let Some(file) = required(core_of(version, "testdata/programs", mode, &[])) {
+        check(&format!("{version} {}", mode.name()), &file);
+    }
 }
 
 /// The heap of a dump that somebody else took need not be what the last collection left of it.
@@ -88,7 +70,7 @@ fn named() {
 
 /// A generated heap, smaller than those of `crate::shapes`: a naive walk takes its time.
 fn shape(shape: &str, size: &str) {
-    let Some(version) = newest() else { return };
+    let Some(version) = newest_for_generator() else { return };
     let args = ["-shape", shape, "-size", size];
     if let Some(file) = required(core_of(version, "perf/gen", Mode::Default, &args)) {
         check(shape, &file);

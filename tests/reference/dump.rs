@@ -9,6 +9,7 @@ use goref_fast::model::heap::{Heap, TypeMasks};
 use goref_fast::model::layout::RuntimeLayout;
 use goref_fast::model::modules::{Module, Modules};
 use goref_fast::model::queues::Queues;
+use goref_fast::model::release;
 use goref_fast::model::types::{TypeId, TypeTable};
 use goref_fast::roots::{self, Roots, Sources};
 
@@ -29,8 +30,10 @@ pub struct Dump<'p, 'img> {
 impl<'p, 'img> Dump<'p, 'img> {
     pub fn read(process: &'p Process<'img>) -> Self {
         let image: &dyn Image = &process.image;
-        let mut debug = DebugInfo::load(&process.executable).expect("debug information");
         let bias = process.load_bias;
+        // As the product does: what DWARF says, else the table of the release.
+        let substitute = |_| release::substitute(&process.executable, image, bias).map(|s| s.debug);
+        let mut debug = DebugInfo::load(&process.executable).or_else(substitute).expect("debug information");
         let layout = RuntimeLayout::find(&debug.types, &debug.variables, &debug.constants, bias).expect("layout");
         let modules = Modules::read(image, &layout).expect("modules");
         let heap = Heap::read(image, &layout).expect("heap");

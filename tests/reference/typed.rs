@@ -225,7 +225,7 @@ impl Walker<'_, '_, '_> {
                     self.wave(&wave, true, &mut collected);
                 }
             }
-            let Level { groups, items, .. } = std::mem::take(&mut collected);
+            let Level { groups, items, .. } = self.by_function(std::mem::take(&mut collected));
             let keep = |w: &mut Self, g: &Group| {
                 let always = matches!(g.what, What::Raw | What::Masked | What::Closure(..));
                 always || g.checked || w.shape(&g.what).iter().any(|word| !word.storage)
@@ -247,6 +247,44 @@ impl Walker<'_, '_, '_> {
             }
             collected = next;
         }
+    }
+
+    /// Replaces the groups of func values by one for each function, in the order of code pointers.
+    fn by_function(&mut self, level: Level) -> Level {
+        let mut told = Level::default();
+        for (g, group) in level.groups.iter().enumerate() {
+            let items = level.items.iter().filter(|(of, _)| *of == g).map(|(_, item)| item.clone());
+            let first = told.groups.len();
+            if group.what != What::Func {
+                told.groups.push(group.clone());
+                told.items.extend(items.map(|item| (first, item)));
+                continue;
+            }
+            let mut by_code: BTreeMap<(u64, u64), Vec<(Object, Item)>> = BTreeMap::new();
+            for item in items {
+                let memory = self.dump.memory();
+                let object = memory.slot_at(item.at).expect("it was claimed");
+                by_code.entry((memory.word(item.at), memory.size(object))).or_default().push((object, item));
+            }
+            for ((pc, room), closures) in by_code {
+                let known = closure(self.dump, pc, room);
+                let (path, what) = match known {
+                    Some((name, what)) => (self.paths.child(group.path, &(name, None)), what),
+                    None => (group.path, What::Untyped),
+                };
+                let checked = what == What::Untyped;
+                let g = told.groups.len();
+                told.groups.push(Group { path, what: what.clone(), checked });
+                for (object, item) in closures {
+                    self.check_words(object, &what, &item);
+                    if !checked {
+                        self.open_rest(object, &what, &item, path);
+                    }
+                    told.items.push((g, item));
+                }
+            }
+        }
+        told
     }
 
     /// The words that a type explains, without looking at a value.
@@ -317,7 +355,7 @@ impl Walker<'_, '_, '_> {
             }
             if let Some((own, item)) = claim.item {
                 // A later edge of this very wave may explain the rest.
-                if claim.counts && own == Own::Nothing {
+                if claim.counts && own == Own::Nothing && edge.to != What::Func {
                     self.open_rest(object, &edge.to, &item, path);
                 }
                 won.push((edge, own, item, object, path, claim.counts));
@@ -327,6 +365,10 @@ impl Walker<'_, '_, '_> {
         won.sort_by(|a, b| (&a.0.key, &a.1).cmp(&(&b.0.key, &b.1)));
         for (edge, own, item, object, mut path, counts) in won {
             let (what, checked) = self.retype(&own, edge, &mut path);
+            if what == What::Func {
+                next.push(Group { path, what, checked }, item);
+                continue;
+            }
             if counts {
                 self.check_type(object, &own, edge, &what, &item);
             }
@@ -553,7 +595,8 @@ impl Walker<'_, '_, '_> {
             MaskSource::Noscan => return nothing,
             MaskSource::Arena => return self.unrecorded(object, edge, item, true),
             MaskSource::InSpan { .. } => match edge.to {
-                What::Func => (Own::Closure(memory.word(edge.addr), size), item),
+                // Its code is looked at before the next level.
+                What::Func => (Own::Nothing, Item { count: 1, ..item }),
                 What::TrieNode(_) => (Own::Trie(if memory.word(edge.addr) & 0xff != 0 { 1 } else { 2 }), item),
                 What::Masked => (Own::Nothing, Item { at: object.addr, count: 1, ..item }),
                 _ => (Own::Nothing, item),
@@ -711,9 +754,14 @@ impl Walker<'_, '_, '_> {
                 self.contradictions.insert(format!("{made} was made; {claimed} is not at byte {offset} of it"));
             }
         }
-        if self.dump.memory().size(object) > 512 {
-            return;
+        if self.dump.memory().size(object) <= 512 {
+            self.check_words(object, what, item);
         }
+    }
+
+    /// Notes pointers of the type that are none to the collector, in an object of at most 512 bytes.
+    fn check_words(&mut self, object: Object, what: &What, item: &Item) {
+        let types = &self.dump.types;
         let pointers = self.dump.memory().pointer_words(object);
         let end = self.dump.memory().end(object);
         let size = size_of(types, what);

@@ -37,7 +37,7 @@ impl Heap {
 
     /// Asks for all memory with pointers. Returns when all is asked for, or soon after `stop` is set.
     fn fetch_ahead(&self, image: &dyn Image, stop: &AtomicBool) {
-        if self.seems_cached(image) {
+        if !image.is_stored() || self.seems_cached(image) {
             return;
         }
         for range in requests(self.memory_with_pointers()) {
@@ -51,14 +51,6 @@ impl Heap {
     /// Spans with pointers, in address order.
     fn memory_with_pointers(&self) -> impl Iterator<Item = AddrRange> {
         let spans = self.spans.iter().zip(&self.details).filter(|(span, _)| !span.noscan());
-        spans.map(|(span, details)| AddrRange { start: Addr(span.start), len: details.npages * PAGE_SIZE })
-    }
-
-    /// Spans without pointers, in address order, of slots from `slot_bytes` on: what a walk does not read. Small ones are not safe to
-    /// leave out: masks of types that `reflect` made are such objects.
-    pub fn memory_without_pointers(&self, slot_bytes: u64) -> impl Iterator<Item = AddrRange> {
-        let left_out = move |span: &super::Span| span.noscan() && span.elem_size() >= slot_bytes;
-        let spans = self.spans.iter().zip(&self.details).filter(move |(span, _)| left_out(span));
         spans.map(|(span, details)| AddrRange { start: Addr(span.start), len: details.npages * PAGE_SIZE })
     }
 

@@ -20,7 +20,7 @@ pub(super) enum Record {
     /// Dead.
     NotInUse,
     /// Holding stacks and other memory that the runtime manages by hand.
-    Manual { npages: u64 },
+    Manual { start: u64, npages: u64 },
     /// In use and sane.
     Good(Span, SpanDetails),
     /// In use, sane but for its limit, and without an object: up to Go 1.23 `(*mcentral).grow` and `(*mcache).allocLarge` set the limit
@@ -125,7 +125,10 @@ fn is_as_made(span: &Span, details: &SpanDetails, bitmaps: Bitmaps) -> bool {
 pub(super) fn parse(record: &[u8], mspan: u64, layout: &MspanLayout, bitmaps: Bitmaps) -> Record {
     match u8_at(record, layout.state) {
         IN_USE => {}
-        MANUAL => return Record::Manual { npages: u64_at(record, layout.npages) },
+        MANUAL => {
+            let (start, npages) = (u64_at(record, layout.start_addr), u64_at(record, layout.npages));
+            return Record::Manual { start, npages };
+        }
         _ => return Record::NotInUse,
     }
     let start = u64_at(record, layout.start_addr);

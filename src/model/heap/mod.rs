@@ -19,6 +19,7 @@ pub mod specials;
 mod tests;
 pub mod totals;
 pub mod typemask;
+mod unread;
 
 pub use counters::{HeapStats, RuntimeCounters};
 pub use masks::MaskSource;
@@ -60,6 +61,8 @@ pub struct Heap {
     arenas: Option<arenas::Arenas>,
     malloc_header_size: u64,
     specials: Vec<Special>,
+    /// Spans that the runtime manages by hand, as it says: start and pages.
+    manual: Vec<(u64, u64)>,
     totals: HeapTotals,
     counters: RuntimeCounters,
     incidents: Incidents,

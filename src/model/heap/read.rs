@@ -34,8 +34,8 @@ struct Unit {
     good: Vec<(Span, SpanDetails)>,
     /// Pages of in-use spans that cannot be used.
     bad: Vec<(u64, u64)>,
-    /// Pages of spans that the runtime manages by hand.
-    manual: u64,
+    /// Spans that the runtime manages by hand: start and pages.
+    manual: Vec<(u64, u64)>,
     incidents: Incidents,
 }
 
@@ -63,7 +63,7 @@ impl Heap {
         for unit in units {
             all.good.extend(unit.good);
             all.bad.extend(unit.bad);
-            all.manual = all.manual.saturating_add(unit.manual);
+            all.manual.extend(unit.manual);
             all.incidents.merge(&unit.incidents);
         }
         let Unit { mut good, bad, manual, mut incidents } = all;
@@ -98,13 +98,16 @@ impl Heap {
             arenas,
             malloc_header_size: layout.constants.malloc_header_size,
             specials: Vec::new(),
+            manual: Vec::new(),
             totals: HeapTotals::default(),
             counters,
             incidents,
         };
         specials::read(&mut heap, image, layout);
         heap.totals = HeapTotals::sum(&heap, image, unread_pages.saturating_add(beyond).saturating_mul(PAGE_SIZE));
-        heap.totals.manual_bytes = manual.saturating_mul(PAGE_SIZE);
+        let pages = manual.iter().fold(0u64, |sum, (_, npages)| sum.saturating_add(*npages));
+        heap.totals.manual_bytes = pages.saturating_mul(PAGE_SIZE);
+        heap.manual = manual;
         heap.count_lost_spans();
         Ok(heap)
     }
@@ -166,7 +169,7 @@ fn read_unit(image: &dyn Image, layout: &RuntimeLayout, sweepgen: u32, array: u6
         let parsed = geometry::parse(bytes, record.start.0, &layout.mspan, Bitmaps::new(layout));
         match parsed {
             Record::NotInUse => {}
-            Record::Manual { npages } => unit.manual = unit.manual.saturating_add(npages),
+            Record::Manual { start, npages } => unit.manual.push((start, npages)),
             // A span that is being made is of this cycle: its thread cannot be stopped for the next one before that is done.
             Record::Unpublished(span, details) if details.sweepgen != sweepgen => {
                 unit.incidents.count("span.bad_geometry");

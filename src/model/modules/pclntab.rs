@@ -126,10 +126,17 @@ impl Pclntab {
                 true => u32::try_from(u64::from_le_bytes(*from.first_chunk()?).wrapping_sub(base)).ok(),
             }
         };
+        // The last entry is the end of the text and no function: in Go 1.17 what stands where its record would be told is an address, if
+        // the executable is position-independent.
+        let mut left = loaded.get(0).len() / stride;
+        let mut record = |entry: &[u8]| {
+            left -= 1;
+            if left == 0 { Some(0) } else { field(entry, layout.functab.funcoff, 0) }
+        };
         let ftab = loaded
             .get(0)
             .chunks_exact(stride)
-            .map(|e| Some((field(e, layout.functab.entryoff, text)?, field(e, layout.functab.funcoff, 0)?)))
+            .map(|e| Some((field(e, layout.functab.entryoff, text)?, record(e)?)))
             .collect::<Option<Vec<_>>>()?;
         if ftab.len() < 2 || !ftab.is_sorted_by_key(|&(entryoff, _)| entryoff) {
             return None;

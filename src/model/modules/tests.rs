@@ -182,7 +182,8 @@ fn functions_of_go_1_17() {
     (l.func.npcdata, l.func.func_id, l.func.flag, l.func.nfuncdata) = (32, 40, 41, 43);
     (l.textsect.end, l.textsect.length) = (None, Some(8));
     let mut ranges = module(&[]);
-    let ftab = [TEXT, 0, TEXT + 0x40, 0x80, TEXT + 0x100, 0];
+    // The last word is an address in a position-independent executable, as its relocations are.
+    let ftab = [TEXT, 0, TEXT + 0x40, 0x80, TEXT + 0x100, 0x5555_5555_0000];
     let mut g = Vec::new();
     put(&mut g, 0x80, &(TEXT + 0x40).to_le_bytes());
     // Two pcdata from 44 on.

@@ -28,8 +28,11 @@ use crate::model::types::{Kind, Type};
 use table::Table;
 
 /// Tables by the minor version of Go 1.
-const TABLES: [(u32, &str); 8] = [
+const TABLES: [(u32, &str); 11] = [
+    (17, include_str!("tables/go1.17.txt")),
+    (18, include_str!("tables/go1.18.txt")),
     (19, include_str!("tables/go1.19.txt")),
+    (20, include_str!("tables/go1.20.txt")),
     (21, include_str!("tables/go1.21.txt")),
     (22, include_str!("tables/go1.22.txt")),
     (23, include_str!("tables/go1.23.txt")),

@@ -230,7 +230,7 @@ fn tables_give_layouts() {
             let mut table = Table::parse(text, |s| s == section).unwrap_or_else(|e| panic!("{minor}: {e}"));
             let layout = layout_of(&mut table).unwrap_or_else(|e| panic!("1.{minor} {section}: {e}"));
             assert!((136..=168).contains(&layout.mspan.size), "1.{minor} {section}");
-            assert_eq!(layout.functab.size, 8, "1.{minor} {section}");
+            assert_eq!(layout.functab.size, if minor == 17 { 16 } else { 8 }, "1.{minor} {section}");
             Descriptors::new(&table.types, &table.constants).unwrap_or_else(|e| panic!("1.{minor} {section}: {e}"));
             let stacks = StackLayout::find(&table.types, true).unwrap_or_else(|e| panic!("1.{minor} {section}: {e}"));
             assert!(stacks.g_fits() && stacks.waiting.is_some() && stacks.reg_args.is_some(), "1.{minor} {section}");

@@ -67,6 +67,9 @@ pub struct StackLayout {
     pub defer_fn: u64,
     /// `_defer.link`.
     pub defer_link: u64,
+    /// `_defer.siz`, an int32 (Go 1.17): bytes of arguments and results behind the record. They are only there where the compiler
+    /// does not wrap deferred calls in closures without arguments, which came with arguments in registers: on arm64 in 1.18.
+    pub defer_siz: Option<u64>,
     /// Size of a `_defer`.
     pub defer_size: u64,
     /// `internal/abi.RegArgs`: size and range of pointer words, the stack object of `reflect.makeFuncStub`.
@@ -144,6 +147,7 @@ impl StackLayout {
             defer_sp: field(types, defer, "sp")?,
             defer_fn: field(types, defer, "fn")?,
             defer_link: field(types, defer, "link")?,
+            defer_siz: optional(types, defer, "siz"),
             defer_size: types.get(defer).size,
             reg_args: reg_args(types),
         })

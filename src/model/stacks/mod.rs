@@ -19,5 +19,5 @@ pub use code::{CodeId, FrameCode, FrameCodes, Role, StackMaps, StackObject};
 pub use goroutine::{Entry, Goroutine, Threads, read_goroutines};
 pub use layout::{RegArgs, StackLayout};
 pub use memory::StackMemory;
-pub use tables::{CodeCache, LocalCodes, is_reflect_stub, reflect_arguments};
+pub use tables::{CodeCache, LocalCodes, is_reflect_stub, reflect_arguments, reflect_arguments_of};
 pub use unwind::{End, Frame, FrameMode, Start, unwind};

@@ -215,19 +215,25 @@ fn stack_objects(
 /// * `record`: where the frame keeps that pointer, its first word behind the return address.
 #[must_use]
 pub fn reflect_arguments(image: &dyn Image, code: &FrameCode, record: u64) -> Option<Bits> {
-    let word = |addr: u64| image.read_u64(Addr(addr)).ok();
-    if code.arg_words.is_some() || code.frameless {
+    if code.frameless {
         return None;
     }
-    let value = word(record)?;
-    if word(value)? != code.entry {
+    let value = image.read_u64(Addr(record)).ok()?;
+    let results_valid = image.read_u8(Addr(record).add(32)).ok()? != 0;
+    reflect_arguments_of(image, code, value, results_valid)
+}
+
+/// The same before the call, of a deferred one: its function value is the `reflectMethodValue`.
+#[must_use]
+pub fn reflect_arguments_of(image: &dyn Image, code: &FrameCode, value: u64, results_valid: bool) -> Option<Bits> {
+    let word = |addr: u64| image.read_u64(Addr(addr)).ok();
+    if code.arg_words.is_some() || word(value)? != code.entry {
         return None;
     }
     // reflectMethodValue{fn uintptr; stack *bitvector; argLen uintptr}
     let map = word(value.wrapping_add(8))?;
     let nbit = image.read_u32(Addr(map)).ok()?;
     let bytes = word(map.wrapping_add(8))?;
-    let results_valid = image.read_u8(Addr(record).add(32)).ok()? != 0;
     let mut nbit = u64::from(nbit.min(1 << 20));
     if !results_valid {
         nbit = nbit.min(word(value.wrapping_add(16))? / 8);

@@ -43,7 +43,7 @@ var (
 	//goref:expect path="$P.OfChans -> [0]. (chan *$P.V) -> [1]. (*$P.V)" count=1 bytes=32
 	OfChans chan chan *V
 	//goref:expect path="$P.InIface -> [0]. (*$P.V)" count=1 bytes=32
-	InIface any
+	InIface interface{}
 	Never   = make(chan *S)
 	Boxes   = make(chan *Item)
 	Parcels = make(chan Item)

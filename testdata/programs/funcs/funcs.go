@@ -45,12 +45,21 @@ var (
 	// A closure in an interface.
 	//goref:expect path="$P.InIface" count=1 bytes=24
 	//goref:expect path="$P.InIface -> $P.byValue.func1 -> q. (*$P.V)" count=1 bytes=32
-	InIface any
+	InIface interface{}
 	// Closures in a slice and in a map.
 	//goref:expect path="$P.Slice -> [0]. (func() (*$P.V, *$P.V)) -> $P.byValue.func1 -> p. (*$P.V)" count=1 bytes=32
 	//goref:expect path="$P.Map -> $mapval. (func() (*$P.V, *$P.V)) -> $P.byValue.func1 -> p. (*$P.V)" count=1 bytes=32
 	Slice []func() (*V, *V)
 	Map   map[int64]func() (*V, *V)
+	// More closures of two functions than are told apart at once, in turns, and a static func value between them.
+	//goref:expect path="$P.Many" count=1 bytes=24576
+	//goref:expect path="$P.Many -> [1]. (func() *$P.V)" count=1 bytes=24
+	//goref:expect path="$P.Many -> [10+]. (func() *$P.V)" count=1993 bytes=39864
+	//goref:expect path="$P.Many -> [10+]. (func() *$P.V) -> $P.many.func1 -> v. (*$P.V)" count=996 bytes=31872
+	//goref:expect path="$P.Many -> [10+]. (func() *$P.V) -> $P.many.func2 -> v. (*$P.V)" count=997 bytes=31904
+	//goref:expect path="$P.Many -> [10+]. (func() *$P.V) -> $P.many.func2 -> w. (*$P.V)" count=997 bytes=31904
+	//goref:expect prefix="$P.Many" count=5001 bytes=160576
+	Many []func() *V
 	// Two closures share one captured variable: the first name has it.
 	//goref:expect path="$P.ShareA -> $P.share.func1 -> v. (*$P.V)" count=2 bytes=40
 	//goref:expect path="$P.ShareB" count=1 bytes=16
@@ -95,6 +104,23 @@ func wrap(next func() *V) func() *V {
 }
 
 //go:noinline
+func many(i int) func() *V {
+	v, w := new(V), new(V)
+	switch i % 3 {
+	case 0:
+		return func() *V { return v }
+	case 1:
+		return func() *V {
+			if v == nil {
+				return w
+			}
+			return v
+		}
+	}
+	return plain
+}
+
+//go:noinline
 func share() (func(), func() *V) {
 	v := new(V)
 	return func() { v = new(V) }, func() *V { return v }
@@ -131,6 +157,10 @@ func Build() {
 	InIface = byValue()
 	Slice = []func() (*V, *V){byValue()}
 	Map = map[int64]func() (*V, *V){1: byValue()}
+	Many = make([]func() *V, 3000)
+	for i := range Many {
+		Many[i] = many(i)
+	}
 	ShareA, ShareB = share()
 	Iter = iter()
 	Big = big()

@@ -1,3 +1,5 @@
+//go:build go1.18
+
 // Package generics: parametric types and functions.
 package generics
 

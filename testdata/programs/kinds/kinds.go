@@ -25,7 +25,7 @@ type All struct {
 	Map    map[int64]*V
 	Chan   chan *V
 	Func   func() *V
-	Eface  any
+	Eface  interface{}
 	Iface  Namer
 	Unsafe unsafe.Pointer
 }
@@ -63,7 +63,7 @@ var (
 	Pointer *All
 	// An interface with a struct of several words holds a box.
 	//goref:expect path="$P.Boxed" count=1 bytes=144
-	Boxed any
+	Boxed interface{}
 	// Values over 128 bytes are stored behind a pointer; the box is counted on the value's frame.
 	//goref:expect path="$P.InMap -> $mapval. ($P.All)" count=1 bytes=144
 	InMap map[int64]All

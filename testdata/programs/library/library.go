@@ -31,9 +31,6 @@ type PooledNode struct {
 type ctxKey struct{}
 
 var (
-	//goref:expect path="$P.AtomicPointer -> v. (unsafe.Pointer)" count=1 bytes=16
-	//goref:expect prefix="$P.AtomicPointer" count=2 bytes=48
-	AtomicPointer atomic.Pointer[Node]
 	//goref:expect path="$P.AtomicValue -> v. (interface {})" count=1 bytes=16
 	//goref:expect path="$P.AtomicValue -> v. (interface {}) -> P. (*$P.V)" count=1 bytes=32
 	AtomicValue atomic.Value
@@ -93,7 +90,7 @@ func fill(s string, n int) string { return strings.Repeat(s, n) }
 func Build() {
 	buildUnique()
 	buildWeak()
-	AtomicPointer.Store(&Node{P: new(V)})
+	buildAtomic()
 	AtomicValue.Store(&Node{P: new(V)})
 	for i := 0; i < 100; i++ {
 		SyncMap.Store(1000+i, new(V))

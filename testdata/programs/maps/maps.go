@@ -76,7 +76,7 @@ var (
 	Sets map[string]struct{}
 	//goref:expect path="$P.Ifaces -> $mapkey. (interface {})" count=6 bytes=120
 	//goref:expect path="$P.Ifaces -> $mapval. (interface {})" count=3 bytes=96
-	Ifaces map[any]any
+	Ifaces map[interface{}]interface{}
 	//goref:expect path="$P.Slices -> $mapval. ([]*$P.V)" count=2 bytes=32
 	//goref:expect path="$P.Slices -> $mapval. ([]*$P.V) -> [1]. (*$P.V)" count=2 bytes=64
 	Slices map[int64][]*V
@@ -105,7 +105,7 @@ var (
 	//goref:expect path="$P.InIface" without="noswissmap" count=2 bytes=192
 	//goref:expect path="$P.InIface" with="noswissmap" count=2 bytes=208
 	//goref:expect path="$P.InIface -> $mapval. (*$P.V)" count=2 bytes=64
-	InIface any
+	InIface interface{}
 	// Arrays as values.
 	//goref:expect path="$P.Arrays -> $mapval. ([2]*$P.V) -> [1]. (*$P.V)" count=2 bytes=64
 	Arrays map[int64][2]*V
@@ -150,7 +150,7 @@ func Build() {
 	for i := 0; i < 4; i++ {
 		Sets[key(i)] = struct{}{}
 	}
-	Ifaces = make(map[any]any)
+	Ifaces = make(map[interface{}]interface{})
 	for i := 0; i < 3; i++ {
 		Ifaces[key(i)] = new(V)
 	}

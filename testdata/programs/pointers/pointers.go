@@ -104,7 +104,7 @@ func Build() {
 	Untyped = unsafe.Pointer(outer())
 	UntypedLarge = unsafe.Pointer(&Hundred{Last: new(V)})
 	UntypedInterfaces = unsafe.Pointer(&struct {
-		e any
+		e interface{}
 		i Holds
 	}{&Base{new(V)}, &Base{new(V)}})
 	Hidden = uintptr(unsafe.Pointer(new(V)))

@@ -64,8 +64,10 @@ func structLocal() {
 // owner has a stack object: its address is taken but does not escape. The callee's argument makes it
 // live; it is named by the variable that it is.
 //
-//goref:expect path="$P.owner.s -> P. (*$P.V)" count=3 bytes=144
-//goref:expect path="$P.owner.s -> Q. (*$P.V)" count=3 bytes=144
+//goref:expect path="$P.owner.s -> P. (*$P.V)" since="1.18" count=3 bytes=144
+//goref:expect path="$P.owner.s -> P. (*$P.V)" until="1.17" without="race" count=3 bytes=144
+//goref:expect path="$P.owner.s -> Q. (*$P.V)" since="1.18" count=3 bytes=144
+//goref:expect path="$P.owner.s -> Q. (*$P.V)" until="1.17" without="race" count=3 bytes=144
 //go:noinline
 func owner() {
 	var s Pair
@@ -144,7 +146,7 @@ func deferredLoop(n int) {
 //go:noinline
 func compound() {
 	s := newSlice(4)
-	var e any = newV()
+	var e interface{} = newV()
 	started <- struct{}{}
 	<-park
 	runtime.KeepAlive(s)

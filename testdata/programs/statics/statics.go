@@ -25,7 +25,7 @@ var (
 	// A static behind an interface.
 	//goref:expect path="$P.Iface" count=0 bytes=0
 	//goref:expect path="$P.Iface -> F. (*$P.V)" count=1 bytes=32
-	Iface any = &T{n: 3}
+	Iface interface{} = &T{n: 3}
 	// A variable of a plain type, and the address of another variable: that one is named by itself.
 	//goref:expect path="$P.Other -> F. (*$P.V)" count=1 bytes=32
 	//goref:expect path="$P.ToOther" count=0 bytes=0

@@ -35,7 +35,7 @@ var (
 	Slice []string
 	// An interface holding a string holds a box of 16 bytes; the string's bytes follow without a frame of their own.
 	//goref:expect path="$P.Iface" count=2 bytes=192
-	Iface any
+	Iface interface{}
 	// A substring keeps the whole object alive.
 	//goref:expect path="$P.Sub" count=1 bytes=1024
 	Sub string

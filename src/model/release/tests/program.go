@@ -10,7 +10,7 @@ import (
 )
 
 var (
-	pool  = sync.Pool{New: func() any { return new([]byte) }}
+	pool  = sync.Pool{New: func() interface{} { return new([]byte) }}
 	table = map[string]*int{}
 	queue = make(chan *int, 4)
 	timer = time.NewTimer(time.Hour)

@@ -61,11 +61,11 @@ var (
 	head *Global
 	//goref:expect path="$P.table -> $mapval. (*$P.Value)" count=200 bytes=358400
 	table = map[int]*Value{}
-	ready atomic.Int32
+	ready int32
 
-	sink    any
-	strings atomic.Pointer[[]string]
-	tree    atomic.Pointer[Tree]
+	sink    interface{}
+	strings unsafe.Pointer // *[]string
+	tree    unsafe.Pointer // *Tree
 )
 
 type Tree struct {
@@ -108,7 +108,7 @@ func capture(n int) func() int {
 func churn(id int) {
 	mine := list(locals)
 	count := capture(captured)
-	ready.Add(1)
+	atomic.AddInt32(&ready, 1)
 	c := make(chan []byte, 8)
 	for i := 0; ; i++ {
 		m := map[string]*Tree{}
@@ -119,8 +119,8 @@ func churn(id int) {
 		for k := 0; k < 100; k++ {
 			s = append(s, strconv.Itoa(k*i))
 		}
-		strings.Store(&s)
-		tree.Store(grow(8, i))
+		atomic.StorePointer(&strings, unsafe.Pointer(&s))
+		atomic.StorePointer(&tree, unsafe.Pointer(grow(8, i)))
 		select {
 		case c <- make([]byte, i*37%70_000):
 		default:
@@ -168,7 +168,7 @@ func main() {
 			runtime.GC()
 		}
 	}()
-	for ready.Load() < workers {
+	for atomic.LoadInt32(&ready) < workers {
 		runtime.Gosched()
 	}
 	us, _ := strconv.Atoi(os.Args[1])

@@ -43,7 +43,7 @@ var (
 	missing *V
 	mutex   sync.Mutex
 
-	spinning atomic.Int32
+	spinning int32
 	sink     uint64
 	held     func()
 )
@@ -85,7 +85,7 @@ func crash(way string) {
 //
 //go:noinline
 func spin(v *V) {
-	spinning.Add(1)
+	atomic.AddInt32(&spinning, 1)
 	for {
 		v[0]++
 	}
@@ -109,7 +109,7 @@ func entered2(n uint64, a [8]uint64) uint64 {
 //go:noinline
 func enter(v *V, s []*V) {
 	n := uint64(0)
-	spinning.Add(1)
+	atomic.AddInt32(&spinning, 1)
 	for {
 		v, s, n = entered(v, s, n)
 	}
@@ -140,13 +140,13 @@ func main() {
 	switch way {
 	case "spin":
 		go spin(newV())
-		for spinning.Load() < 1 {
+		for atomic.LoadInt32(&spinning) < 1 {
 			runtime.Gosched()
 		}
 	case "preempted": // the only processor is ours whenever we run
 		runtime.GOMAXPROCS(1)
 		go spin(newV())
-		for spinning.Load() < 1 {
+		for atomic.LoadInt32(&spinning) < 1 {
 			runtime.Gosched()
 		}
 	case "prologue":
@@ -154,7 +154,7 @@ func main() {
 		for i := 0; i < 2; i++ {
 			go enter(newV(), []*V{newV(), newV()})
 		}
-		for spinning.Load() < 2 {
+		for atomic.LoadInt32(&spinning) < 2 {
 			runtime.Gosched()
 		}
 	case "unstarted":

@@ -27,7 +27,7 @@ var (
 	static = &Own{name: "static"}
 	//goref:expect path="$P.boxed" count=1 bytes=32
 	//goref:expect path="$P.boxed -> name. (string)" count=1 bytes=48
-	boxed any
+	boxed interface{}
 	//goref:expect path="$P.fn -> $P.Build.func1 -> captured. (*$P.Own)" since="1.23" count=1 bytes=32
 	fn    func() *Own
 	park  = make(chan *Own)
