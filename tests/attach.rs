@@ -29,17 +29,12 @@ const PLUGIN: &str = "testdata/programs/cmd/plugin";
 const HOSTED: &str = "testdata/programs/cmd/hosted";
 
 per_release! {
-    default: |version| same_as_core(version, FIXTURES, Mode::Default);
-    pie, 26: |version| same_as_core(version, FIXTURES, Mode::Pie);
-    made, 19, 23, 26, 27: |version| same_as_core(version, MADE, Mode::Default);
-    cgo, 19, 26: |version| same_as_core(version, CGO, Mode::Cgo);
-    plugin, 19, 26, 27: |version| same_as_core(version, PLUGIN, Mode::Plugin);
-    hosted, 19, 26, 27: |version| same_as_core(version, HOSTED, Mode::CShared);
-}
-
-fn has_compiler() -> Outcome<()> {
-    let found = Command::new("gcc").arg("--version").output().is_ok_and(|output| output.status.success());
-    if found { Ok(()) } else { Err(Skip("no gcc".to_owned())) }
+    default: |version| check(version, FIXTURES, Mode::Default);
+    pie, 26: |version| check(version, FIXTURES, Mode::Pie);
+    made, 19, 23, 26, 27: |version| check(version, MADE, Mode::Default);
+    cgo, 19, 26: |version| check(version, CGO, Mode::Cgo);
+    plugin, 19, 26, 27: |version| check(version, PLUGIN, Mode::Plugin);
+    hosted, 19, 26, 27: |version| check(version, HOSTED, Mode::CShared);
 }
 
 /// Attaches; a system that forbids to trace is a reason to skip.
@@ -52,10 +47,18 @@ fn attach(pid: u32, args: &[&str]) -> Outcome<Ran> {
     Ok(ran)
 }
 
-fn same_as_core(version: &str, source: &str, mode: Mode) {
-    if mode.needs_cgo() && required(has_compiler()).is_none() {
-        return;
+fn has_compiler() -> Outcome<()> {
+    let found = Command::new("gcc").arg("--version").output().is_ok_and(|output| output.status.success());
+    if found { Ok(()) } else { Err(Skip("no gcc".to_owned())) }
+}
+
+fn check(version: &str, source: &str, mode: Mode) {
+    if !mode.needs_cgo() || required(has_compiler()).is_some() {
+        same_as_core(version, source, mode);
     }
+}
+
+fn same_as_core(version: &str, source: &str, mode: Mode) {
     let Some(toolchain) = required(Toolchain::get(version)) else { return };
     let program = Program::build(&toolchain, source, mode);
     let Some(mut run) = required(Run::start(&program, &[])) else { return };

@@ -53,7 +53,8 @@ pub(super) fn starts(files: &[FileMapping], entry: Option<u64>) -> Vec<&FileMapp
     let main = files.iter().find(|f| entry.is_some_and(|e| f.range.contains(Addr(e)))).map(|f| &f.path);
     files
         .iter()
-        .filter(|f| f.offset == 0 && Some(&f.path) != main && f.path.starts_with('/'))
+        // An empty mapping has no page that could be compared.
+        .filter(|f| f.range.len > 0 && f.offset == 0 && Some(&f.path) != main && f.path.starts_with('/'))
         .filter(|f| !NO_FILES.iter().any(|prefix| f.path.starts_with(prefix)))
         .take(MAX_FILES)
         .collect()
@@ -145,4 +146,36 @@ fn dumped_page<'a>(core: &'a [u8], segments: &[Segment], mapping: &FileMapping) 
     let skip = start - segment.p_vaddr;
     let len = (segment.p_filesz - skip).min(PAGE_SIZE).min(mapping.range.len);
     bytes_at(core, segment.p_offset.checked_add(skip)?, len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::AddrRange;
+
+    fn mapping(start: u64, len: u64, path: &str) -> FileMapping {
+        FileMapping { range: AddrRange { start: Addr(start), len }, offset: 0, path: path.into() }
+    }
+
+    #[test]
+    fn only_mapped_files_are_looked_at() {
+        let files = [
+            mapping(0x1000, 0x1000, "/app"),
+            mapping(0x5000, 0x1000, "/lib/a.so"),
+            mapping(0x7000, 0, "/lib/empty.so"),
+            mapping(0x8000, 0x1000, "/dev/zero"),
+            mapping(0x9000, 0x1000, "[vdso]"),
+        ];
+        let paths: Vec<&str> = starts(&files, Some(0x1800)).iter().map(|f| &*f.path).collect();
+        assert_eq!(paths, ["/lib/a.so"]);
+    }
+
+    /// A core may name any file: none is unpacked.
+    #[test]
+    fn archives_are_not_unpacked() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let gzip = [0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 0xff, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        std::fs::write(file.path(), gzip).unwrap();
+        assert_eq!(Input::open_library(file.path()).unwrap().data(), gzip);
+    }
 }

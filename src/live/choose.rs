@@ -70,9 +70,11 @@ impl Choice {
     }
 
     /// What is left when no snapshot can be made.
-    pub(super) fn instead(&self, subject: &Subject, refused: &Error) -> Self {
-        let room =
-            available(subject.pid).is_some_and(|a| a > subject.private_bytes + subject.private_bytes / WRITTEN_PART);
+    ///
+    /// * `copying`: whether what is needed could be copied before it is used.
+    pub(super) fn instead(&self, subject: &Subject, refused: &Error, copying: bool) -> Self {
+        let room = copying
+            && available(subject.pid).is_some_and(|a| a > subject.private_bytes + subject.private_bytes / WRITTEN_PART);
         Self { pause: if room { Pause::Copy } else { Pause::Whole }, why: refused.to_string() }
     }
 

@@ -7,13 +7,12 @@
 //! what it may write is copied before ([`Copied`]).
 
 use std::io::IoSliceMut;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
-use rustc_hash::FxHashMap;
 
+use super::cache::{PAGE, PageCache, READ_AHEAD};
 use super::copied::{Copied, Found};
 use super::proc::Mapping;
 use crate::address::{Addr, AddrRange};
@@ -31,26 +30,11 @@ const HOLE: u64 = 2048;
 /// Units with pieces that are shorter on average are read by pages.
 const SPARSE: usize = 1024;
 
-const PAGE: u64 = 4096;
-
-/// Pages that one miss of the cache reads.
-const READ_AHEAD: u64 = 4;
-
-const CACHE_SHARDS: usize = 64;
-
-/// Pages that a shard of the cache keeps: 256 MiB in all.
-const CACHE_PAGES: usize = 1024;
-
-type Page = Box<[u8; PAGE as usize]>;
-
 /// The memory of a stopped or frozen process.
 #[derive(Debug)]
 pub struct LiveImage {
     pid: Pid,
-    /// What can be read, sorted, neighbours joined.
-    readable: Vec<AddrRange>,
-    cache: Vec<Mutex<FxHashMap<u64, Page>>>,
-    credit: Credit,
+    cache: PageCache,
     /// Set once the process goes on: from then on only what it cannot write is read from it.
     copied: OnceLock<Copied>,
     mappings: Vec<Mapping>,
@@ -61,18 +45,9 @@ impl LiveImage {
     /// * `pid`: the process; it must stand still as long as this is used.
     /// * `mappings`: its mappings.
     pub(super) fn new(pid: u32, mappings: &[Mapping]) -> Self {
-        let mut readable: Vec<AddrRange> = Vec::new();
-        for mapping in mappings.iter().filter(|m| m.is_readable() && !m.is_special()) {
-            match readable.last_mut() {
-                Some(last) if last.end() == mapping.range.start => last.len += mapping.range.len,
-                _ => readable.push(mapping.range),
-            }
-        }
-        let cache = (0..CACHE_SHARDS).map(|_| Mutex::default()).collect();
-        let mappings = mappings.to_vec();
         let pid = Pid::from_raw(pid.cast_signed());
-        let (copied, missing) = (OnceLock::new(), Missing::default());
-        Self { pid, readable, cache, credit: Credit::default(), copied, mappings, missing }
+        let cache = PageCache::new(pid, mappings);
+        Self { pid, cache, copied: OnceLock::new(), mappings: mappings.to_vec(), missing: Missing::default() }
     }
 
     /// Copies all that the process may write, so that it may go on.
@@ -88,7 +63,7 @@ impl LiveImage {
         let mut layout = Layout::new(scratch, ranges.len());
         for range in ranges {
             let offset = layout.0.spill.len();
-            if self.readable(*range).is_none() || !layout.grow(range.len) {
+            if self.cache.readable(*range).is_none() || !layout.grow(range.len) {
                 layout.skip();
                 continue;
             }
@@ -102,111 +77,6 @@ impl LiveImage {
             }
         }
         layout.finish()
-    }
-
-    /// The readable range that holds all of `range`.
-    fn readable(&self, range: AddrRange) -> Option<AddrRange> {
-        let after = self.readable.partition_point(|r| r.start <= range.start);
-        let found = *self.readable.get(after.checked_sub(1)?)?;
-        (range.start.0 - found.start.0 <= found.len && range.len <= found.end().0 - range.start.0).then_some(found)
-    }
-
-    /// Copies from the cache, whether the page was there or not; `None` if the bytes cannot be read.
-    fn read_page(&self, addr: u64, buf: &mut [u8]) -> Option<Cached> {
-        let number = addr / PAGE;
-        let from = (addr % PAGE) as usize;
-        let shard = &self.cache[(number / READ_AHEAD) as usize % CACHE_SHARDS];
-        let lock = || shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(page) = lock().get(&number) {
-            buf.copy_from_slice(&page[from..from + buf.len()]);
-            return Some(Cached::Hit);
-        }
-        // The group of pages that this one belongs to, as far as it can be read: mappings begin and end at pages.
-        let mapped = self.readable(AddrRange { start: Addr(number * PAGE), len: PAGE })?;
-        let first = (number - number % READ_AHEAD).max(mapped.start.0 / PAGE);
-        let end = (number - number % READ_AHEAD + READ_AHEAD).min(mapped.end().0 / PAGE);
-        let mut bytes = [0u8; (PAGE * READ_AHEAD) as usize];
-        let mut bytes = &mut bytes[..((end - first) * PAGE) as usize];
-        let mut start = first;
-        if !read_exact_at(self.pid, first * PAGE, bytes) {
-            // A page of the group is damaged, or lies beyond the end of its file.
-            start = number;
-            bytes = &mut bytes[..PAGE as usize];
-            if !read_exact_at(self.pid, number * PAGE, bytes) {
-                return None;
-            }
-        }
-        let mut cached = lock();
-        if cached.len() >= CACHE_PAGES {
-            cached.clear();
-        }
-        for (i, page) in bytes.chunks_exact(PAGE as usize).enumerate() {
-            let page: Page = Box::new(page.try_into().expect("a page"));
-            if start + i as u64 == number {
-                buf.copy_from_slice(&page[from..from + buf.len()]);
-            }
-            cached.insert(start + i as u64, page);
-        }
-        Some(Cached::Miss)
-    }
-
-    /// Fills `buf` from `addr` by pages of the cache; false if any byte cannot be read.
-    fn read_by_pages(&self, addr: u64, buf: &mut [u8], found: &mut [i64; 2]) -> bool {
-        let mut done = 0;
-        while done < buf.len() {
-            let at = addr.wrapping_add(done as u64);
-            let len = (buf.len() - done).min((PAGE - at % PAGE) as usize);
-            match self.read_page(at, &mut buf[done..done + len]) {
-                Some(cached) => found[cached as usize] += 1,
-                None => return false,
-            }
-            done += len;
-        }
-        true
-    }
-}
-
-/// Where a page was found.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Cached {
-    Hit,
-    Miss,
-}
-
-/// Whether the cache pays: a miss reads four pages for one piece. It earns by hits, pays by misses, and gets another chance from time to
-/// time. This decides how bytes are read, never what is read.
-#[derive(Debug)]
-struct Credit(AtomicI64);
-
-impl Credit {
-    const MOST: i64 = 1 << 16;
-    /// A miss costs about as much as three or four pieces of a large call.
-    const PER_MISS: i64 = 4;
-    /// So many pieces that were read without the cache buy one look at it.
-    const PIECES_PER_LOOK: i64 = 8;
-
-    fn is_left(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
-    }
-
-    fn settle(&self, [hits, misses]: [i64; 2]) {
-        self.add(hits - Self::PER_MISS * misses);
-    }
-
-    fn without(&self, pieces: usize) {
-        self.add(pieces as i64 / Self::PIECES_PER_LOOK + 1);
-    }
-
-    fn add(&self, by: i64) {
-        // Not exact if several do it at once, which harms nothing.
-        let credit = self.0.load(Ordering::Relaxed).saturating_add(by);
-        self.0.store(credit.clamp(-Self::MOST, Self::MOST), Ordering::Relaxed);
-    }
-}
-
-impl Default for Credit {
-    fn default() -> Self {
-        Self(AtomicI64::new(Self::MOST))
     }
 }
 
@@ -275,7 +145,7 @@ impl Image for LiveImage {
         for (i, range) in ranges.iter().enumerate() {
             let inside = |m: AddrRange| m.start <= range.start && range.end() <= m.end();
             if !inside(mapped) {
-                match self.readable(*range) {
+                match self.cache.readable(*range) {
                     Some(found) => mapped = found,
                     None => {
                         layout.skip();
@@ -310,18 +180,18 @@ impl Image for LiveImage {
             pieces.push(Piece { range: *range, first: i, count: 1, offset });
         }
         if layout.0.spill.len() < pieces.len() * SPARSE {
-            if self.credit.is_left() {
+            if self.cache.credit.is_left() {
                 let mut found = [0; 2];
                 for piece in &pieces {
                     let buf = &mut layout.0.spill[piece.offset..piece.offset + piece.range.len as usize];
-                    if !self.read_by_pages(piece.range.start.0, buf, &mut found) {
+                    if !self.cache.read_by_pages(piece.range.start.0, buf, &mut found) {
                         self.read_one_by_one(*piece, ranges, &mut layout);
                     }
                 }
-                self.credit.settle(found);
+                self.cache.credit.settle(found);
                 return layout.finish();
             }
-            self.credit.without(pieces.len());
+            self.cache.credit.without(pieces.len());
         }
         let mut at = 0;
         while at < pieces.len() {
@@ -344,7 +214,7 @@ impl Image for LiveImage {
     }
 
     fn present(&self, ranges: &[AddrRange]) -> Vec<bool> {
-        ranges.iter().map(|range| range.len > 0 && self.readable(*range).is_some()).collect()
+        ranges.iter().map(|range| range.len > 0 && self.cache.readable(*range).is_some()).collect()
     }
 
     fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
@@ -377,10 +247,10 @@ impl LiveImage {
         // Large structures are worth a call of their own.
         if buf.len() > (PAGE * READ_AHEAD) as usize {
             let range = AddrRange { start: addr, len: buf.len() as u64 };
-            let read = self.readable(range).is_some() && read_exact_at(self.pid, addr.0, buf);
+            let read = self.cache.readable(range).is_some() && read_exact_at(self.pid, addr.0, buf);
             return if read { Ok(()) } else { Err(ReadError::Unmapped(addr)) };
         }
-        if self.read_by_pages(addr.0, buf, &mut [0; 2]) { Ok(()) } else { Err(ReadError::Unmapped(addr)) }
+        if self.cache.read_by_pages(addr.0, buf, &mut [0; 2]) { Ok(()) } else { Err(ReadError::Unmapped(addr)) }
     }
 }
 
@@ -401,7 +271,7 @@ fn read_batch(pid: Pid, pieces: &[Piece], buffer: &mut [u8]) -> usize {
         .count()
 }
 
-fn read_exact_at(pid: Pid, addr: u64, buf: &mut [u8]) -> bool {
+pub(super) fn read_exact_at(pid: Pid, addr: u64, buf: &mut [u8]) -> bool {
     let len = buf.len();
     let mut done = 0;
     while done < len {
@@ -439,6 +309,7 @@ pub(super) fn read_what_can_be(pid: u32, addr: u64, buf: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::cache::Credit;
     use crate::live::proc;
 
     /// Our own memory is as good as another's.
@@ -463,7 +334,7 @@ mod tests {
         // All at once, and few far apart: by pages, and with no credit left by pieces.
         let every = |step: usize| (0..ranges.len()).filter(|i| i % step == 0 || *i >= known).collect::<Vec<_>>();
         for (step, credit) in [(1, Credit::MOST), (90, Credit::MOST), (90, -Credit::MOST)] {
-            image.credit.0.store(credit, Ordering::Relaxed);
+            image.cache.credit.set(credit);
             let chosen = every(step);
             let asked: Vec<AddrRange> = chosen.iter().map(|i| ranges[*i]).collect();
             let mut scratch = Scratch::default();
@@ -487,23 +358,6 @@ mod tests {
         image.read(Addr(base + 1), &mut buf).expect("mapped");
         assert_eq!(buf, data[1..200_001]);
         assert_eq!(image.read_u64(Addr(16)), Err(ReadError::Unmapped(Addr(16))));
-    }
-
-    #[test]
-    fn a_cache_that_does_not_pay_is_left_alone_for_a_while() {
-        let credit = Credit::default();
-        assert!(credit.is_left());
-        for _ in 0..100 {
-            credit.settle([100, 900]);
-        }
-        assert!(!credit.is_left());
-        for _ in 0..1000 {
-            credit.without(1000);
-        }
-        assert!(credit.is_left(), "another chance");
-        credit.settle([1_000_000, 10]);
-        credit.settle([0, 1000]);
-        assert!(credit.is_left(), "it paid for long");
     }
 
     /// A page in the middle of a mapping that cannot be read: behind the end of its file.

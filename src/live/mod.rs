@@ -7,6 +7,7 @@
 //!
 //! What differs between machines is in `machine`; what is unsafe is in `ptrace`.
 
+mod cache;
 mod choose;
 mod copied;
 mod core_file;
@@ -84,7 +85,7 @@ impl Frozen {
     /// Makes the memory of `subject` stand still.
     ///
     /// * `wanted`: how; `None` chooses.
-    /// * `floating`: whether floating-point registers are wanted.
+    /// * `for_core`: whether a core is to be written: with floating-point registers, and from memory that stands still to the end.
     ///
     /// # Errors
     /// It ended, may not be traced, does not stop, or `max_pause` cannot be kept. It goes on then.
@@ -92,7 +93,7 @@ impl Frozen {
         subject: &Subject,
         wanted: Option<Pause>,
         max_pause: Option<Duration>,
-        floating: bool,
+        for_core: bool,
     ) -> Result<Self> {
         let mut choice = Choice::make(subject, wanted);
         choice.check(subject, max_pause)?;
@@ -101,12 +102,12 @@ impl Frozen {
             fork: choice.pause == Pause::Fork,
             filtered: subject.filtered,
             nested: subject.inner_pid != subject.pid,
-            floating,
+            floating: for_core,
             max_pause,
         };
         let guard = match Guard::start(&order) {
             Err(Refusal::NoSnapshot(e)) if wanted.is_none() => {
-                choice = choice.instead(subject, &e);
+                choice = choice.instead(subject, &e, !for_core);
                 order.fork = false;
                 Guard::start(&order)
             }
