@@ -13,6 +13,7 @@
 //! * [`cgo`]: goroutines in C code and in functions that C called.
 //! * [`churn`]: dumps taken at any time: in collections, in the allocator, in the middle of growing stacks.
 //! * [`stripped`]: executables without debug information and symbols: what has names, and the runtime found without any.
+//! * [`several`]: several Go runtimes in one process.
 //! * [`sample`]: the bundled sample of `testdata/sample`; needs neither Go nor a network.
 //! * [`matrix`]: release x experiment x build x kind of core; a selection, or all of it with `GOREF_MATRIX=full`, which writes the
 //!   table in the README.
@@ -45,5 +46,6 @@ mod matrix;
 mod reference;
 mod releases;
 mod sample;
+mod several;
 mod shapes;
 mod stripped;
