@@ -469,8 +469,8 @@ fn what_cannot_be_attached_to_is_refused() {
 fn traced_processes_are_refused() {
     let Some(busy) = Busy::start() else { return };
     let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "-batch", "-p", &busy.pid().to_string(), "-ex", "shell sleep 5"]);
-    let Ok(mut gdb) = gdb.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
+    gdb.args(["-nx", "-batch", "-p", &busy.pid().to_string(), "-ex", "shell read line"]);
+    let Ok(mut gdb) = gdb.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
         eprintln!("skipped: no gdb");
         return busy.end();
     };
@@ -480,6 +480,8 @@ fn traced_processes_are_refused() {
         seen = ran.stderr();
     }
     assert!(seen.contains("traces it already") && seen.contains("gdb"), "{seen}");
+    // It waits for a line, or for the end of its input.
+    drop(gdb.stdin.take());
     gdb.wait().expect("wait");
     // The debugger may have come between the two stops of an attach: the snapshot that is left then goes with the next one.
     let Some(ran) = required(attach(busy.pid(), &[])) else { return };
