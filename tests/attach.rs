@@ -29,12 +29,17 @@ const PLUGIN: &str = "testdata/programs/cmd/plugin";
 const HOSTED: &str = "testdata/programs/cmd/hosted";
 
 per_release! {
-    default: |version| check(version, FIXTURES, Mode::Default);
-    pie, 26: |version| check(version, FIXTURES, Mode::Pie);
-    made, 19, 23, 26, 27: |version| check(version, MADE, Mode::Default);
-    cgo, 19, 26: |version| check(version, CGO, Mode::Cgo);
-    plugin, 19, 26, 27: |version| check(version, PLUGIN, Mode::Plugin);
-    hosted, 19, 26, 27: |version| check(version, HOSTED, Mode::CShared);
+    default: |version| same_as_core(version, FIXTURES, Mode::Default);
+    pie, 26: |version| same_as_core(version, FIXTURES, Mode::Pie);
+    made, 19, 23, 26, 27: |version| same_as_core(version, MADE, Mode::Default);
+    cgo, 19, 26: |version| same_as_core(version, CGO, Mode::Cgo);
+    plugin, 19, 26, 27: |version| same_as_core(version, PLUGIN, Mode::Plugin);
+    hosted, 19, 26, 27: |version| same_as_core(version, HOSTED, Mode::CShared);
+}
+
+fn has_compiler() -> Outcome<()> {
+    let found = Command::new("gcc").arg("--version").output().is_ok_and(|output| output.status.success());
+    if found { Ok(()) } else { Err(Skip("no gcc".to_owned())) }
 }
 
 /// Attaches; a system that forbids to trace is a reason to skip.
@@ -47,18 +52,10 @@ fn attach(pid: u32, args: &[&str]) -> Outcome<Ran> {
     Ok(ran)
 }
 
-fn has_compiler() -> Outcome<()> {
-    let found = Command::new("gcc").arg("--version").output().is_ok_and(|output| output.status.success());
-    if found { Ok(()) } else { Err(Skip("no gcc".to_owned())) }
-}
-
-fn check(version: &str, source: &str, mode: Mode) {
-    if !mode.needs_cgo() || required(has_compiler()).is_some() {
-        same_as_core(version, source, mode);
-    }
-}
-
 fn same_as_core(version: &str, source: &str, mode: Mode) {
+    if mode.needs_cgo() && required(has_compiler()).is_none() {
+        return;
+    }
     let Some(toolchain) = required(Toolchain::get(version)) else { return };
     let program = Program::build(&toolchain, source, mode);
     let Some(mut run) = required(Run::start(&program, &[])) else { return };
@@ -472,8 +469,8 @@ fn what_cannot_be_attached_to_is_refused() {
 fn traced_processes_are_refused() {
     let Some(busy) = Busy::start() else { return };
     let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "-batch", "-p", &busy.pid().to_string(), "-ex", "shell sleep 5"]);
-    let Ok(mut gdb) = gdb.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
+    gdb.args(["-nx", "-batch", "-p", &busy.pid().to_string(), "-ex", "shell read line"]);
+    let Ok(mut gdb) = gdb.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
         eprintln!("skipped: no gdb");
         return busy.end();
     };
@@ -483,6 +480,8 @@ fn traced_processes_are_refused() {
         seen = ran.stderr();
     }
     assert!(seen.contains("traces it already") && seen.contains("gdb"), "{seen}");
+    // It waits for a line, or for the end of its input.
+    drop(gdb.stdin.take());
     gdb.wait().expect("wait");
     // The debugger may have come between the two stops of an attach: the snapshot that is left then goes with the next one.
     let Some(ran) = required(attach(busy.pid(), &[])) else { return };

@@ -48,6 +48,27 @@ pub(super) fn find<'img>(
     libraries.collect()
 }
 
+/// Where `exe` was loaded if it is no program but a library with Go code that the process had: its first page is the one in the core.
+/// `None` if it is not, or if nothing tells the program from its libraries.
+pub(super) fn bias_of_library(
+    exe: &Executable<'_>,
+    data: &[u8],
+    core: &[u8],
+    segments: &[Segment],
+    notes: &CoreNotes,
+) -> Option<u64> {
+    let first = first_address(exe).filter(|_| exe.is_go())?;
+    let starts = starts(&notes.files, Some(notes.aux(AT_ENTRY)?));
+    // Copies of one library differ in their names.
+    let named = |f: &&&FileMapping| f.live_path().rsplit('/').next() == Some(&*exe.file_name());
+    let same = |f: &&&FileMapping| {
+        let page = dumped_page(core, segments, f).filter(|page| page.len() as u64 == PAGE_SIZE);
+        page.is_some_and(|page| bytes_at(data, 0, PAGE_SIZE) == Some(page))
+    };
+    let mapping = starts.iter().filter(named).find(same)?;
+    Some(mapping.range.start.0.wrapping_sub(first))
+}
+
 /// Mappings of the beginnings of files, but for that of the program that starts at `entry`.
 pub(super) fn starts(files: &[FileMapping], entry: Option<u64>) -> Vec<&FileMapping> {
     let main = files.iter().find(|f| entry.is_some_and(|e| f.range.contains(Addr(e)))).map(|f| &f.path);
