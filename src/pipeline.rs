@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::image::copying::CopyingImage;
 use crate::image::executable::Executable;
-use crate::image::{Image, Input, Inputs, Process, Request};
+use crate::image::{Image, Input, Inputs, Library, Process, Request};
 use crate::incident::Incidents;
 use crate::model::descriptors::{Descriptors, ModuleTypes};
 use crate::model::dwarf::DebugInfo;
@@ -125,6 +125,8 @@ pub struct Model {
     pub module_types: Vec<ModuleTypes>,
     /// A sentence about what has no names, for want of debug information.
     pub missing_names: Option<String>,
+    /// Names of libraries with a Go runtime of their own.
+    pub other_runtimes: Vec<String>,
     /// Soft errors of all parts.
     pub incidents: Incidents,
 }
@@ -251,11 +253,13 @@ fn model_and_walk_with<'img, O: Observer, I>(
     for part in [&debug.incidents, heap.incidents(), modules.incidents(), &queues.incidents, &roots.incidents] {
         incidents.merge(part);
     }
+    let other_runtimes = other_runtimes(&process.libraries, &modules);
     let module_types =
         modules.list.iter().map(|m| ModuleTypes { types: m.types.start, etypes: m.types.end() }).collect();
     incidents.merge(&walked.incidents);
     incidents.merge(&descriptors.incidents());
-    let model = Model { heap, counters, masks, queues, descriptors, module_types, missing_names, incidents };
+    let model =
+        Model { heap, counters, masks, queues, descriptors, module_types, missing_names, other_runtimes, incidents };
     Ok((model, walked, roots, observed))
 }
 
@@ -316,9 +320,21 @@ fn result<I>(process: &Process<'_, I>, image: &dyn Image, model: &Model, walked:
         incidents,
         conservative_holds,
         missing_names: model.missing_names.clone(),
+        other_runtimes: model.other_runtimes.clone(),
         stops: None,
         partial,
     }
+}
+
+/// Libraries that the runtime's list of modules does not have: plugins are in it, a `c-shared` library has a runtime of its own.
+fn other_runtimes(libraries: &[Library<'_>], modules: &Modules) -> Vec<String> {
+    let is_module = |library: &&Library<'_>| {
+        let code = library.executable.segments().iter().filter(|s| s.is_text());
+        let ranges = code.map(|s| (s.p_vaddr.wrapping_add(library.load_bias), s.p_memsz));
+        ranges.into_iter().any(|(start, len)| modules.list.iter().any(|m| m.text.start.0.wrapping_sub(start) < len))
+    };
+    let others = libraries.iter().filter(|library| !is_module(library));
+    others.map(|library| library.executable.path().display().to_string()).collect()
 }
 
 /// What has no names, how they come back, and which files with debug information were not taken.

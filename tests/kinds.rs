@@ -317,6 +317,45 @@ fn cut_off_by_the_kernel() {
     assert!(partial > 1, "only {partial} left enough for a result");
 }
 
+/// A core that is cut off within the heap, of a writer that puts the runtime's own memory before it: what is left is counted, and how much
+/// of the heap is missing is said.
+#[test]
+fn cut_off_in_the_heap() {
+    const ARENA_CHUNK: u64 = 4 << 20;
+    let whole = tool::core_ok(&unpacked().0, &unpacked().1, &["-q"]).decode().total();
+    let core = Rewritten::sample();
+    // Writable, and aligned as only the heap is.
+    let is_heap = |h: &[u8; 56]| h[0] == 1 && h[4] == 6 && word(h, 16) > 1 << 32 && word(h, 16) % ARENA_CHUNK == 0;
+    let heap = core.headers.iter().position(is_heap).expect("the first arena");
+    let [offset, filesz] = [8, 32].map(|at| word(&core.headers[heap], at));
+    // Moved to the end of the file.
+    let mut table = [0; 8];
+    core.file.read_exact_at(&mut table, 32).unwrap();
+    let (table, end) = (u64::from_le_bytes(table), core.file.metadata().unwrap().len().next_multiple_of(4096));
+    let mut bytes = vec![0; usize::try_from(filesz).unwrap()];
+    core.file.read_exact_at(&mut bytes, offset).unwrap();
+    core.file.write_all_at(&bytes, end).unwrap();
+    core.file.write_all_at(&end.to_le_bytes(), table + 56 * heap as u64 + 8).unwrap();
+    let moved = tool::core_ok(&unpacked().0, &core.path, &["-q"]);
+    assert!(moved.bytes() == expected(), "the order of segments does not matter");
+    let (mut last, mut of_heap) = (whole, false);
+    for lost in [4096, 1 << 20, 4 << 20, 7 << 20] {
+        core.file.set_len(end + filesz - lost).unwrap();
+        let ran = tool::core(&unpacked().0, &core.path, &["-q"]);
+        let said = ran.stderr();
+        assert_eq!(ran.code(), 3, "without {lost} bytes: {said}");
+        assert!(
+            said.contains("the core lacks ") && said.contains("take the core again with room for all of it"),
+            "{said}"
+        );
+        of_heap = said.contains(" % of the heap in use)");
+        let part = ran.decode().total();
+        assert!(part[0] > 0 && part[1] <= last[1], "{part:?} of {whole:?}, without {lost} bytes");
+        last = part;
+    }
+    assert!(of_heap && last[1] < whole[1], "the last cut takes something away: {last:?} of {whole:?}");
+}
+
 /// Debug sections in every form that objcopy can give them.
 #[test]
 fn debug_sections_in_other_forms() {

@@ -15,6 +15,7 @@
 //! * [`stdlib`]: programs that work with the standard library (HTTP, TLS, JSON and templates, compression, timers and contexts): totals to
 //!   the byte, sets of objects, and that types explain nearly all of it.
 //! * [`stripped`]: executables without debug information and symbols: what has names, and the runtime found without any.
+//! * [`several`]: several Go runtimes in one process.
 //! * [`sample`]: the bundled sample of `testdata/sample`; needs neither Go nor a network.
 //! * [`matrix`]: release x experiment x build x kind of core; a selection, or all of it with `GOREF_MATRIX=full`, which writes the
 //!   table in the README.
@@ -47,6 +48,7 @@ mod matrix;
 mod reference;
 mod releases;
 mod sample;
+mod several;
 mod shapes;
 mod stdlib;
 mod stripped;

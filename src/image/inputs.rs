@@ -162,6 +162,16 @@ impl Input {
     }
 
     pub(super) fn open(path: &Path, role: &str, tmpdir: Option<&Path>, watch: &dyn Watch) -> Result<Self> {
+        Self::open_as(path, role, Format::detect, tmpdir, watch)
+    }
+
+    fn open_as(
+        path: &Path,
+        role: &str,
+        detect: impl Fn(&[u8]) -> Option<Format>,
+        tmpdir: Option<&Path>,
+        watch: &dyn Watch,
+    ) -> Result<Self> {
         let what = format!("{role} {}", path.display());
         // Looked at before opening: opening a pipe would wait for its writer.
         let kind = std::fs::metadata(path).context(|| format!("{what}: cannot open"))?;
@@ -174,7 +184,7 @@ impl Input {
         let opened = Stamp::of(&file.metadata().context(|| format!("{what}: cannot read the file size"))?);
         let mut magic = [0; 6];
         let known = file.read_at(&mut magic, 0).context(|| format!("{what}: cannot read"))?;
-        let (map, truncated) = match Format::detect(&magic[..known]) {
+        let (map, truncated) = match detect(&magic[..known]) {
             Some(format) => {
                 let unpacked = decompress::unpack(&file, format, &what, tmpdir, watch)?;
                 if unpacked.truncated && unpacked.file.metadata().is_ok_and(|m| m.len() == 0) {
@@ -187,9 +197,10 @@ impl Input {
         Ok(Self { path: path.to_owned(), what, map, truncated, file, opened })
     }
 
-    /// Opens a file that a core names.
+    /// Opens a file that a core names, as it is: no process maps compressed code, and a forged core may name any archive of this
+    /// machine.
     pub(super) fn open_library(path: &Path) -> Result<Self> {
-        Self::open(path, "shared library", None, &Unwatched)
+        Self::open_as(path, "shared library", |_| None, None, &Unwatched)
     }
 
     /// The (decompressed) bytes.

@@ -48,12 +48,34 @@ pub(super) fn find<'img>(
     libraries.collect()
 }
 
+/// Where `exe` was loaded if it is no program but a library with Go code that the process had: its first page is the one in the core.
+/// `None` if it is not, or if nothing tells the program from its libraries.
+pub(super) fn bias_of_library(
+    exe: &Executable<'_>,
+    data: &[u8],
+    core: &[u8],
+    segments: &[Segment],
+    notes: &CoreNotes,
+) -> Option<u64> {
+    let first = first_address(exe).filter(|_| exe.is_go())?;
+    let starts = starts(&notes.files, Some(notes.aux(AT_ENTRY)?));
+    // Copies of one library differ in their names.
+    let named = |f: &&&FileMapping| f.live_path().rsplit('/').next() == Some(&*exe.file_name());
+    let same = |f: &&&FileMapping| {
+        let page = dumped_page(core, segments, f).filter(|page| page.len() as u64 == PAGE_SIZE);
+        page.is_some_and(|page| bytes_at(data, 0, PAGE_SIZE) == Some(page))
+    };
+    let mapping = starts.iter().filter(named).find(same)?;
+    Some(mapping.range.start.0.wrapping_sub(first))
+}
+
 /// Mappings of the beginnings of files, but for that of the program that starts at `entry`.
 pub(super) fn starts(files: &[FileMapping], entry: Option<u64>) -> Vec<&FileMapping> {
     let main = files.iter().find(|f| entry.is_some_and(|e| f.range.contains(Addr(e)))).map(|f| &f.path);
     files
         .iter()
-        .filter(|f| f.offset == 0 && Some(&f.path) != main && f.path.starts_with('/'))
+        // An empty mapping has no page that could be compared.
+        .filter(|f| f.range.len > 0 && f.offset == 0 && Some(&f.path) != main && f.path.starts_with('/'))
         .filter(|f| !NO_FILES.iter().any(|prefix| f.path.starts_with(prefix)))
         .take(MAX_FILES)
         .collect()
@@ -145,4 +167,36 @@ fn dumped_page<'a>(core: &'a [u8], segments: &[Segment], mapping: &FileMapping) 
     let skip = start - segment.p_vaddr;
     let len = (segment.p_filesz - skip).min(PAGE_SIZE).min(mapping.range.len);
     bytes_at(core, segment.p_offset.checked_add(skip)?, len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::AddrRange;
+
+    fn mapping(start: u64, len: u64, path: &str) -> FileMapping {
+        FileMapping { range: AddrRange { start: Addr(start), len }, offset: 0, path: path.into() }
+    }
+
+    #[test]
+    fn only_mapped_files_are_looked_at() {
+        let files = [
+            mapping(0x1000, 0x1000, "/app"),
+            mapping(0x5000, 0x1000, "/lib/a.so"),
+            mapping(0x7000, 0, "/lib/empty.so"),
+            mapping(0x8000, 0x1000, "/dev/zero"),
+            mapping(0x9000, 0x1000, "[vdso]"),
+        ];
+        let paths: Vec<&str> = starts(&files, Some(0x1800)).iter().map(|f| &*f.path).collect();
+        assert_eq!(paths, ["/lib/a.so"]);
+    }
+
+    /// A core may name any file: none is unpacked.
+    #[test]
+    fn archives_are_not_unpacked() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let gzip = [0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 0xff, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        std::fs::write(file.path(), gzip).unwrap();
+        assert_eq!(Input::open_library(file.path()).unwrap().data(), gzip);
+    }
 }

@@ -76,8 +76,16 @@ impl<'img> Process<'img> {
         let executable = inputs.debug().join(executable, &mut incidents)?;
         let segments = header.segments(core, what)?;
         let notes = read_notes(core, &segments, architecture, what, &mut incidents)?;
-        let load_bias = identity::load_bias(&executable, &notes, what)?;
+        // One of several Go libraries may be chosen by giving it as the executable.
+        let chosen = libraries::bias_of_library(&executable, inputs.exe().data(), core, &segments, &notes);
+        let load_bias = match chosen {
+            Some(load_bias) => load_bias,
+            None => identity::load_bias(&executable, &notes, what)?,
+        };
         let mut libraries = libraries::find(inputs, &segments, &notes, &mut incidents);
+        if chosen.is_some() {
+            libraries.retain(|l| l.load_bias != load_bias);
+        }
         let mapped = || libraries.iter().map(|l| (&l.executable, l.load_bias));
         let mapped = || std::iter::once((&executable, load_bias)).chain(mapped());
         let backing: Vec<BackingFile<'_>> = mapped()
@@ -94,14 +102,17 @@ impl<'img> Process<'img> {
         }
         let files = mapped().map(|(e, _)| e.data()).collect();
         let image = MappedCore::new(core, files, extents).with_map(inputs.core().map());
-        identity::check(&executable, &image, &notes, load_bias, what, &mut incidents)?;
+        if chosen.is_none() {
+            identity::check(&executable, &image, &notes, load_bias, what, &mut incidents)?;
+        }
         let CoreNotes { threads, files, auxv, .. } = notes;
         let Library { executable, load_bias } = go_program(Library { executable, load_bias }, &mut libraries);
         Ok(Self { architecture, image, threads, files, auxv, executable, libraries, load_bias, incidents })
     }
 }
 
-/// A program in another language that loaded Go: its runtime is that library's. Two of them would be two Go programs.
+/// A program in another language that loaded Go: its runtime is that library's. Two of them are two Go programs, of which this is the
+/// first.
 fn go_program<'img>(program: Library<'img>, libraries: &mut Vec<Library<'img>>) -> Library<'img> {
     if program.executable.is_go() || libraries.is_empty() { program } else { libraries.remove(0) }
 }

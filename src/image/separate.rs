@@ -70,7 +70,7 @@ impl Separate {
                 Err(why) => found.refused.push(why),
             }
         }
-        if let (Some(server), Some(id)) = (&search.debuginfod, exe.build_id()) {
+        if let (Some(server), Some(id)) = (&search.debuginfod, build_id(exe)) {
             match server.fetch(id, watch).and_then(|path| take(&path, None)) {
                 Ok(input) => found.input = Some(input),
                 Err(why) => found.refused.push(why),
@@ -114,6 +114,13 @@ fn given(exe: &Executable<'_>, path: &Path, opened: Result<Input>) -> Result<Inp
     Ok(input)
 }
 
+/// Bytes of a build id that is believed: other clients of debuginfod have the same limit. It becomes the name of a folder.
+const BUILD_ID_LEN: std::ops::RangeInclusive<usize> = 2..=64;
+
+fn build_id<'img>(exe: &Executable<'img>) -> Option<&'img [u8]> {
+    exe.build_id().filter(|id| BUILD_ID_LEN.contains(&id.len()))
+}
+
 struct Candidate {
     path: PathBuf,
     /// What `.gnu_debuglink` says about it.
@@ -128,7 +135,7 @@ fn candidates(exe: &Executable<'_>, inside: Option<(&Path, &Path)>, dir: &Path) 
         let in_root = inside.and_then(|(root, _)| sysroot::resolve(root, &path).ok());
         candidates.extend(in_root.into_iter().chain([path]).map(|path| Candidate { path, crc }));
     };
-    if let Some([first, rest @ ..]) = exe.build_id().filter(|id| id.len() > 1) {
+    if let Some([first, rest @ ..]) = build_id(exe) {
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
         add(dir.join(".build-id").join(hex(&[*first])).join(format!("{}.debug", hex(rest))), None);
     }
@@ -137,8 +144,15 @@ fn candidates(exe: &Executable<'_>, inside: Option<(&Path, &Path)>, dir: &Path) 
         let folder = absolute.parent().unwrap_or(Path::new("/"));
         let known = inside.and_then(|(_, path)| path.parent()).unwrap_or(folder);
         add(dir.join(known.strip_prefix("/").unwrap_or(known)).join(name), Some(crc));
-        let beside = [folder.join(name), folder.join(".debug").join(name)];
-        candidates.extend(beside.map(|path| Candidate { path, crc: Some(crc) }));
+        let beside = [Path::new(name).to_owned(), Path::new(".debug").join(name)];
+        candidates.extend(beside.iter().filter_map(|name| {
+            let path = match inside {
+                // Links lead nowhere else.
+                Some((root, path)) => sysroot::resolve(root, &path.parent()?.join(name)).ok()?,
+                None => folder.join(name),
+            };
+            Some(Candidate { path, crc: Some(crc) })
+        }));
     }
     candidates
 }

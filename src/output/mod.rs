@@ -114,6 +114,8 @@ pub struct RunResult {
     pub conservative_holds: Vec<ConservativeHold>,
     /// A sentence about what has no names, if the executable has no debug information.
     pub missing_names: Option<String>,
+    /// Files of the process that hold a Go runtime of their own, which is not analyzed.
+    pub other_runtimes: Vec<String>,
     /// How long a live process stood still.
     pub stops: Option<Stops>,
     /// Sentences about what is missing and how much. Each makes the result partial. What [`Totals`] shows (unread bytes, books

@@ -58,6 +58,13 @@ fn write_report(out: &mut String, result: &RunResult, summary: &Summary, verbosi
     if let Some(sentence) = &result.missing_names {
         writeln!(out, "Names: {sentence}.")?;
     }
+    if !result.other_runtimes.is_empty() {
+        writeln!(
+            out,
+            "Other Go runtimes in this process, which are not in these numbers: {}. From a core each can be analyzed: give it as EXE.",
+            result.other_runtimes.join(", ")
+        )?;
+    }
     let (roots, held) = (result.walk.conservative_roots, result.totals.conservative);
     if roots > 0 {
         writeln!(

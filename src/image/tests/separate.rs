@@ -3,6 +3,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::image::executable::{DebugFile, Executable};
+use crate::image::separate::Separate;
 use crate::image::synth::{Core, Exe, R, Random, W, X, bytes, exe, file};
 use crate::image::{Inputs, Process, Request, Search, Unwatched, sysroot};
 
@@ -200,4 +201,38 @@ fn the_executable_of_a_sysroot_is_the_one_that_ran() {
         let error = open(&[], name).unwrap_err();
         assert!(error.contains("directory"), "{error}");
     }
+}
+
+/// Beside an executable in a sysroot: what the process would have found there, and nothing that a link leads to outside.
+#[test]
+fn files_beside_an_executable_in_a_sysroot_are_inside() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    let name = b"app.debug\0\0\0";
+    let debug = debug_file_of(&exe(BASE)).build();
+    let mut sum = flate2::Crc::new();
+    sum.update(&debug);
+    let mut e = exe(BASE);
+    e.sections = vec![
+        (".text", 1, 6, BASE + 0x1000, vec![7]),
+        build_id_note(&e.gnu_id),
+        (".gnu_debuglink", 1, 0, 0, [&name[..], &sum.sum().to_le_bytes()].concat()),
+    ];
+    fs::create_dir_all(root.join("opt")).unwrap();
+    fs::create_dir_all(dir.path().join("outside")).unwrap();
+    fs::write(dir.path().join("outside/app.debug"), &debug).unwrap();
+    symlink(dir.path().join("outside"), root.join("opt/.debug")).unwrap();
+    let file = e.build();
+    let parsed = Executable::parse(&file, Path::new("app")).unwrap();
+    // No folder of this machine has it.
+    let search = Search { dir: Some(dir.path().join("none")), ..Search::default() };
+    let find = || {
+        let found = Separate::find(&parsed, Some((&root, Path::new("/opt/app"))), &search, None, &Unwatched).unwrap();
+        found.input().map(|input| input.path().to_owned())
+    };
+    assert_eq!(find(), None, "the link leads out of the sysroot");
+    fs::remove_file(root.join("opt/.debug")).unwrap();
+    fs::create_dir(root.join("opt/.debug")).unwrap();
+    fs::write(root.join("opt/.debug/app.debug"), &debug).unwrap();
+    assert_eq!(find(), Some(root.join("opt/.debug/app.debug")));
 }

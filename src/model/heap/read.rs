@@ -188,17 +188,16 @@ fn read_unit(image: &dyn Image, layout: &RuntimeLayout, sweepgen: u32, array: u6
         }
     }
 
-    // A span that does not begin and end where the process had memory is damage: tables are sized by spans. Asking costs nothing
-    // with a mapped core: nothing is read.
-    let mut scratch = Scratch::default();
-    let present = image.load(&ends, &mut scratch);
+    // A span that does not begin and end where the process had memory is damage: tables are sized by spans. Asking costs nothing:
+    // nothing is read.
+    let present = image.present(&ends);
     let mut i = 0;
     unit.good.retain(|(span, d)| {
         let page = |n: u64| AddrRange { start: Addr(span.start + n * PAGE_SIZE), len: PAGE_SIZE };
         let known = [page(0), page(d.npages - 1)]
             .into_iter()
             .enumerate()
-            .all(|(end, page)| !present.get(i + end).is_empty() || image.missing().bytes_in(page) > 0);
+            .all(|(end, page)| present[i + end] || image.missing().bytes_in(page) > 0);
         i += 2;
         if !known {
             unit.incidents.count("span.unmapped");

@@ -17,6 +17,7 @@ use crate::model::chain::Chain;
 use crate::model::layout::RuntimeLayout;
 use crate::model::modules::{Func, Modules};
 use rustc_hash::FxHashMap;
+use std::cell::Cell;
 
 /// Bytes of static memory or code looked at in one piece.
 const PIECE: u64 = 1 << 20;
@@ -26,6 +27,9 @@ const MAX_STATIC: u64 = 1 << 30;
 const MAX_CODE: u64 = 16 << 20;
 /// Where sums are searched word by word.
 const MAX_SUMMED: u64 = 16 << 20;
+/// Words that are read behind pointers in all: a real program of any size takes some millions, and each word of a forged one may lead
+/// to a list of a million.
+const MAX_READS: u64 = 1 << 30;
 /// Spans, goroutines and processors that are looked at before a list is believed.
 const SAMPLE: u64 = 64;
 /// Longer lists are not the runtime's.
@@ -71,7 +75,7 @@ pub fn variables(
         let start = Addr(range.start.0.next_multiple_of(WORD));
         AddrRange { start, len: range.end().0.saturating_sub(start.0).min(MAX_STATIC) }
     });
-    let search = Search { image, layout: &layout, modules: &modules, machine, statics };
+    let search = Search { image, layout: &layout, modules: &modules, machine, statics, reads: Cell::new(MAX_READS) };
     let by_structure = search.structures(version);
     let needed = |found: Option<u64>, name: &str| found.ok_or_else(|| lost(name));
     let mheap = needed(by_structure.mheap, "mheap_")?;
@@ -124,6 +128,8 @@ struct Search<'s> {
     machine: Machine,
     /// noptrdata, data, bss, noptrbss.
     statics: [AddrRange; 4],
+    /// What is left of [`MAX_READS`]; then nothing more is found.
+    reads: Cell<u64>,
 }
 
 /// The executable's own `moduledata`.
@@ -201,6 +207,7 @@ fn each_word(image: &dyn Image, range: AddrRange, f: &mut dyn FnMut(u64, [u64; 3
 
 impl Search<'_> {
     fn word(&self, base: u64, field: u64) -> Option<u64> {
+        self.reads.set(self.reads.get().checked_sub(1)?);
         self.image.read_u64(Addr(base).add(field)).ok()
     }
 
@@ -500,5 +507,35 @@ impl Search<'_> {
             Some(sound)
         };
         check().unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::AMD64;
+    use crate::model::modules::testing::Bytes;
+
+    /// Lists without an end that all lead to each other: the search gives up instead of following each of them to its end.
+    #[test]
+    fn reads_are_bounded() {
+        let layout = RuntimeLayout::default();
+        let image = Bytes::new(vec![(0x1000, vec![0xff; 64])]);
+        let modules = Modules::read(&image, &layout);
+        let Ok(modules) = modules else { panic!("a module of nothing: {:?}", modules.err()) };
+        let machine = Machine::of(&AMD64).expect("amd64");
+        let search = Search {
+            image: &image,
+            layout: &layout,
+            modules: &modules,
+            machine,
+            statics: [AddrRange { start: Addr(0), len: 0 }; 4],
+            reads: Cell::new(2),
+        };
+        assert_eq!(
+            [search.word(0x1000, 0), search.word(0x1000, 8), search.word(0x1000, 16)],
+            [Some(u64::MAX), Some(u64::MAX), None]
+        );
+        assert_eq!(search.threads(0x1000), None);
     }
 }
