@@ -730,7 +730,12 @@ impl Walker<'_, '_, '_> {
                 ty.map_or((What::Untyped, true), |ty| (What::Value(ty), false))
             }
             Own::Header(rtype) => {
-                let Some(ty) = self.dump.type_of(*rtype) else { return (What::Untyped, true) };
+                let Some(ty) = self.dump.type_of(*rtype) else {
+                    // In no module: it stands in for a type with a GC program (Go 1.22 and 1.23), and the edge knows which.
+                    let known =
+                        matches!(edge.to, What::Value(_) | What::Elements(_)) && self.dump.rank_of_type(*rtype) == 0;
+                    return (if known { edge.to.clone() } else { What::Untyped }, true);
+                };
                 let t = self.dump.types.get(ty);
                 let keep = match &edge.to {
                     // The descriptor of a map's memory says less than the map's own type.
