@@ -27,16 +27,10 @@ const MODULE: &str = "goref.test/stdlib";
 /// The programs, each a package; the executable's argument.
 const PROGRAMS: [&str; 5] = ["web", "secure", "jobs", "compressor", "scheduler"];
 
-/// What types must explain, in parts of a thousand: of bytes, and of objects with pointers.
-///
-/// Up to Go 1.22 debug information does not say what closures captured. Timers that only the runtime's heap of timers holds lead there by
-/// their middle: the word before it, the timer's channel, is left to the mask (`time.NewTimer` in a function that waits for it).
-fn typed_share(version: &str, program: &str) -> [u64; 2] {
-    match program {
-        _ if minor(version) < 23 => [800, 700],
-        "scheduler" => [980, 970],
-        _ => [990, 990],
-    }
+/// What types must explain, in parts of a thousand: of bytes, and of objects with pointers. Up to Go 1.22 debug information does not say
+/// what closures captured.
+fn typed_share(version: &str) -> [u64; 2] {
+    if minor(version) < 23 { [800, 700] } else { [990, 990] }
 }
 
 /// How many paths of a finding are shown.
@@ -121,7 +115,7 @@ fn check(version: &str, recipe: Recipe, program: &str, file: &CoreFile) -> Vec<S
          objects with pointers; excused {objects}",
         recipe.name()
     );
-    if shares.iter().zip(typed_share(version, program)).any(|(share, least)| *share < least) {
+    if shares.iter().zip(typed_share(version)).any(|(share, least)| *share < least) {
         wrong.push(format!("types explain {shares:?} of a thousand bytes, objects with pointers:"));
         wrong.extend(unexplained(&found, dump.memory()));
     }

@@ -272,6 +272,14 @@ impl Claim<'_> {
             state.gathered.items.add(self.depot, stretch, granule, 1);
             return;
         }
+        if let Some(part) = self.target.part
+            && offset == part.at
+            && fills_class(part.size, span.span_class)
+        {
+            let item = Item::one(((addr - offset - self.base) / 8) as u32);
+            state.claimed.dialog.answers.push(Answer { target: self.number, own: Own::Whole, item, bytes: elem_size });
+            return;
+        }
         let fits = offset == 0 && fills(self.target, count, span.span_class);
         if fits || self.partial(offset, count, id, slot, state, scratch) {
             state.gathered.items.add(self.depot, stretch, granule, count);
@@ -429,9 +437,14 @@ impl Claim<'_> {
 /// Whether values from the slot's start leave no word of a slot of that class to others: the next smaller class would not hold them.
 #[inline]
 pub(super) fn fills(target: &Target, count: u32, span_class: u8) -> bool {
-    let total = target.size.saturating_mul(u64::from(count));
+    target.typed != 0 && fills_class(target.size.saturating_mul(u64::from(count)), span_class)
+}
+
+/// Whether the next smaller class would not hold `total` bytes.
+#[inline]
+fn fills_class(total: u64, span_class: u8) -> bool {
     let class = usize::from(span_class >> 1);
-    class > 0 && class <= CLASS_SIZES.len() && total > u64::from(CLASS_SIZES[class - 1]) && target.typed != 0
+    class > 0 && class <= CLASS_SIZES.len() && total > u64::from(CLASS_SIZES[class - 1])
 }
 
 /// Mask bits of an object of at most 512 bytes.

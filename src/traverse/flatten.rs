@@ -184,6 +184,24 @@ impl Flatten<'_> {
         (size, t.name.to_string())
     }
 
+    /// `runtime.timeTimer` by the timer in it, whose fields keep the names that they have without what surrounds them.
+    pub(super) fn time_timer(&mut self, ty: TypeId) -> (u64, String) {
+        let t = self.types.get(ty);
+        if let Kind::Struct(fields) = &t.kind {
+            for field in fields {
+                match (&*field.name, self.types.find("chan time.Time")) {
+                    ("timer", _) => self.value(field.ty, field.offset, 0),
+                    // Declared as an `unsafe.Pointer`.
+                    ("c", Some(times)) if matches!(self.types.get(times).kind, Kind::Chan { header: Some(_), .. }) => {
+                        self.field(&Field { ty: times, ..field.clone() }, 0, 0);
+                    }
+                    _ => self.field(field, 0, 0),
+                }
+            }
+        }
+        (t.size, t.name.to_string())
+    }
+
     /// `map<K,V>`: only `dirPtr` leads anywhere. `hash<K,V>`: two arrays of buckets while it grows, and what `mapextra` keeps alive.
     pub(super) fn map_header(&mut self, ty: TypeId) -> (u64, String) {
         let types = self.types;

@@ -48,6 +48,30 @@ pub fn trie_entry(types: &mut TypeTable, node: TypeId) -> Option<TypeId> {
     Some(types.push(Type { name: name.into(), size, kind: Kind::Struct(fields), rtype_offset: 0 }))
 }
 
+/// A value that is part of a larger one if it does not start its object.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Type of the larger value.
+    pub whole: TypeId,
+    /// Offset in it, in bytes.
+    pub at: u64,
+    /// Size of the larger value, in bytes.
+    pub size: u64,
+}
+
+/// What `ty` is part of: the runtime's own pointers to a timer lead into the middle of what `time.NewTimer` and its kin allocate
+/// (Go 1.23 and later).
+#[must_use]
+pub fn part_of(types: &TypeTable, ty: TypeId) -> Option<Part> {
+    if &*types.get(ty).name != "runtime.timer" {
+        return None;
+    }
+    let whole = types.find("runtime.timeTimer")?;
+    let (at, timer) = types.field_path(whole, "timer")?;
+    let size = types.get(whole).size;
+    (timer == ty && at > 0 && at.is_multiple_of(8)).then_some(Part { whole, at, size })
+}
+
 /// Alignment of a field: words for everything that may hold a pointer, at most the size for the rest.
 fn align(types: &TypeTable, ty: TypeId) -> u64 {
     match (&types.get(ty).kind, types.get(ty).size) {

@@ -56,6 +56,8 @@ pub enum ProgramKey {
     MapOverflowList(TypeId),
     /// A `node` of a hash trie (static type): entry or inner node, told apart by its first byte.
     TrieNode(TypeId),
+    /// A `runtime.timeTimer` (static type) that was reached by the timer in it.
+    TimeTimer(TypeId),
     /// Known to hold no pointers, as bytes of a string.
     Bytes,
     /// A pointer's target of unknown type: explains nothing.
@@ -326,6 +328,7 @@ impl Programs {
                 (size.next_multiple_of(8), format!("func {}", flat.labels.text(closure.function)))
             }
             ProgramKey::Chan(ty) => flat.chan(ty),
+            ProgramKey::TimeTimer(ty) => flat.time_timer(ty),
             ProgramKey::MapHeader(ty) => flat.map_header(ty),
             ProgramKey::MapDirectory(ty) => {
                 flat.push(0, Edge::Pointer, ProgramKey::MapTable(ty), true);

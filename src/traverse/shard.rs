@@ -114,6 +114,8 @@ pub enum Own {
     Closure(u64, u32),
     /// First byte of a trie node: 1 for an entry, 2 for an inner node.
     Trie(u32),
+    /// The edge's target is part of it, by where it lies.
+    Whole,
 }
 
 /// What one shard's claims of a wave produced, besides items.

@@ -1,6 +1,6 @@
 //! What an edge leads to, decided once per (edge, dynamic type) of a wave instead of once per pointer.
 
-use super::library;
+use super::library::{self, Part};
 use super::observe::Operation;
 use super::scan::{Closure, Edge, INDIRECT, NO_TYPE, ProgramId, ProgramKey, Programs, Step};
 use super::world::World;
@@ -36,6 +36,8 @@ pub struct Target {
     pub masked: bool,
     /// See [`Retype`].
     pub retype: Retype,
+    /// What the target is part of where it lies behind the start of its object.
+    pub part: Option<Part>,
     /// Labels below the edge's own: of the field of a struct stored directly in an interface.
     pub chain: Box<[Step]>,
 }
@@ -207,8 +209,13 @@ impl<'a, 'img> Resolver<'a, 'img> {
 
     fn plain(&mut self, id: ProgramId, chain: Box<[Step]>) -> Target {
         let program = self.programs.get(id);
+        let part = match program.key {
+            ProgramKey::Value(ty) => library::part_of(&self.types, ty),
+            _ => None,
+        };
         Target {
             program: id,
+            part,
             size: program.size,
             typed: program.typed.first().copied().unwrap_or(0),
             untyped: program.key == ProgramKey::Untyped,
@@ -335,6 +342,11 @@ impl<'a, 'img> Resolver<'a, 'img> {
         let known = (self.compile(ProgramKey::Closure(index)), Step { label, ty: NO_TYPE });
         self.closures.insert((func.index, room), known);
         known
+    }
+
+    /// The program of what the target `part` is part of.
+    pub fn whole(&mut self, part: Part) -> ProgramId {
+        self.compile(ProgramKey::TimeTimer(part.whole))
     }
 
     /// The program of a trie node: 1 is an entry, 2 an inner node.

@@ -348,6 +348,7 @@ impl<O: Observer> Walker<'_, '_, '_, O> {
                 }
                 known
             }
+            Own::Whole => (target.part.map_or(target.program, |part| self.resolver.whole(part)), path, false),
             Own::Trie(kind) => match target.retype {
                 Retype::TrieNode(ty) => (self.resolver.trie_node(ty, kind), path, false),
                 _ => (target.program, path, false),

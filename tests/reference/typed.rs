@@ -87,6 +87,8 @@ enum Own {
     Header(u64),
     Closure(u64, u64),
     Trie(u64),
+    /// What the edge leads to is part of it.
+    Whole(TypeId),
 }
 
 /// Words of an object that nobody explained yet; of a large object without a recorded type how often it may be scanned again.
@@ -599,6 +601,10 @@ impl Walker<'_, '_, '_> {
                 What::Func => (Own::Nothing, Item { count: 1, ..item }),
                 What::TrieNode(_) => (Own::Trie(if memory.word(edge.addr) & 0xff != 0 { 1 } else { 2 }), item),
                 What::Masked => (Own::Nothing, Item { at: object.addr, count: 1, ..item }),
+                What::Value(ty) => match self.whole_timer(ty, edge.addr - object.addr, size) {
+                    Some(whole) => (Own::Whole(whole), Item { at: object.addr, count: 1, ..item }),
+                    None => (Own::Nothing, item),
+                },
                 _ => (Own::Nothing, item),
             },
             MaskSource::Header if edge.to == What::Func => {
@@ -618,6 +624,15 @@ impl Walker<'_, '_, '_> {
             }
         };
         Some(Claim { counts: true, item: Some(item) })
+    }
+
+    /// What `time.NewTimer` made, if the timer in it is at `offset` of an object of `size` bytes.
+    fn whole_timer(&self, ty: TypeId, offset: u64, size: u64) -> Option<TypeId> {
+        let types = &self.dump.types;
+        let whole = types.find("runtime.timeTimer").filter(|_| &*types.get(ty).name == "runtime.timer")?;
+        // Slots around this size are multiples of 16 bytes.
+        let fits = types.get(whole).size.next_multiple_of(16) == size;
+        (fits && offset > 0 && types.field_path(whole, "timer")? == (offset, ty)).then_some(whole)
     }
 
     /// An object over 512 bytes whose type nothing records: a value that fills it from its start is what it is. Others are read as far as
@@ -698,6 +713,7 @@ impl Walker<'_, '_, '_> {
         match own {
             Own::Nothing => (edge.to.clone(), false),
             Own::Unrecorded => (edge.to.clone(), true),
+            Own::Whole(whole) => (What::TimeTimer(*whole), false),
             Own::Closure(pc, room) => match closure(self.dump, *pc, *room) {
                 Some((name, what)) => {
                     *path = self.paths.child(*path, &(name, None));
@@ -714,7 +730,12 @@ impl Walker<'_, '_, '_> {
                 ty.map_or((What::Untyped, true), |ty| (What::Value(ty), false))
             }
             Own::Header(rtype) => {
-                let Some(ty) = self.dump.type_of(*rtype) else { return (What::Untyped, true) };
+                let Some(ty) = self.dump.type_of(*rtype) else {
+                    // In no module: it stands in for a type with a GC program (Go 1.22 and 1.23), and the edge knows which.
+                    let known =
+                        matches!(edge.to, What::Value(_) | What::Elements(_)) && self.dump.rank_of_type(*rtype) == 0;
+                    return (if known { edge.to.clone() } else { What::Untyped }, true);
+                };
                 let t = self.dump.types.get(ty);
                 let keep = match &edge.to {
                     // The descriptor of a map's memory says less than the map's own type.

@@ -21,6 +21,8 @@ pub enum What {
     /// The same, told by its code's entry and the room that it has: size and captured variables.
     Closure(u64, u64, u64, Vec<(String, u64, TypeId)>),
     Chan(TypeId),
+    /// A `runtime.timeTimer` that was reached by the timer in it.
+    TimeTimer(TypeId),
     MapHeader(TypeId),
     MapDirectory(TypeId),
     MapTable(TypeId),
@@ -143,6 +145,21 @@ impl<'r, 'p, 'img> Reader<'r, 'p, 'img> {
             What::Value(ty) | What::Elements(ty) => self.value(*ty, 0),
             What::Closure(_, _, _, captures) => self.captures(captures),
             What::Chan(ty) => self.chan(*ty),
+            What::TimeTimer(ty) => {
+                let Kind::Struct(fields) = &types.get(*ty).kind else { return self.words };
+                for (i, field) in fields.iter().enumerate() {
+                    let times = types.find("chan time.Time").filter(|_| &*field.name == "c");
+                    if &*field.name == "timer" {
+                        self.place.push(i as u32);
+                        self.value(field.ty, field.offset);
+                        self.place.pop();
+                    } else if self.has_pointers(field.ty) {
+                        let ty = times.unwrap_or(field.ty);
+                        let step = field_step(types, &field.name, ty);
+                        self.under(i as u64, step, |s| s.value(ty, field.offset));
+                    }
+                }
+            }
             What::MapHeader(ty) => {
                 if let Some((dir, len)) = header_fields(types, *ty) {
                     let to = match (self.word)(len) {
@@ -487,7 +504,7 @@ fn group_type(types: &TypeTable, map: TypeId) -> Option<TypeId> {
 /// Bytes of one element; 0 if unknown.
 pub fn size_of(types: &TypeTable, what: &What) -> u64 {
     match what {
-        What::Value(ty) | What::Elements(ty) | What::TrieNode(ty) => types.get(*ty).size,
+        What::Value(ty) | What::Elements(ty) | What::TrieNode(ty) | What::TimeTimer(ty) => types.get(*ty).size,
         What::Closure(_, _, size, _) => *size,
         What::Chan(ty) => match types.get(*ty).kind {
             Kind::Chan { header: Some(header), .. } => types.get(header).size,
