@@ -325,7 +325,8 @@ fn cut_off_in_the_heap() {
     let whole = tool::core_ok(&unpacked().0, &unpacked().1, &["-q"]).decode().total();
     let core = Rewritten::sample();
     // Writable, and aligned as only the heap is.
-    let is_heap = |h: &[u8; 56]| h[0] == 1 && h[4] == 6 && word(h, 16) > 1 << 32 && word(h, 16) % ARENA_CHUNK == 0;
+    let is_heap =
+        |h: &[u8; 56]| h[0] == 1 && h[4] == 6 && word(h, 16) > 1 << 32 && word(h, 16).is_multiple_of(ARENA_CHUNK);
     let heap = core.headers.iter().position(is_heap).expect("the first arena");
     let [offset, filesz] = [8, 32].map(|at| word(&core.headers[heap], at));
     // Moved to the end of the file.
