@@ -3,8 +3,10 @@
 
     perf/pause.py GOREF_FAST BUSY [MIB ...]
 
-BUSY is testdata/busy, built. Each way to stop is tried five times on an idle heap of each size (and gcore once); printed are the median and
-the largest gap, what the tool itself says, and the gap of as long a time without it.
+BUSY is testdata/busy, built. Each way to stop is tried five times (three times from 2000 MiB on) on an idle heap of each size, and gcore once;
+printed are the median and the largest gap, what the tool itself says, the gap of as long a time without it, and how long the analysis
+took (the median of all phases but the stops), beside that of a core of the same heap. The default is 100 1000 4000: give it twice the
+largest in memory and in the temporary folder (TMPDIR), and about five minutes.
 """
 
 import json
@@ -14,8 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-
-ROUNDS = 5
 
 
 class Busy:
@@ -45,46 +45,63 @@ class Busy:
         assert "faults=0 " in out and self.process.returncode == 7, (out, self.process.returncode)
 
 
-def attach(tool, pid, pause, folder):
+def analysis(stats):
+    """Seconds of all phases but stops."""
+    return sum(s for phase, s in stats["phase_seconds"].items() if phase not in ("stop", "release"))
+
+
+def run(command, folder):
+    """Stats of one run."""
     stats = os.path.join(folder, "stats.json")
-    command = [tool, "attach", str(pid), "--pause", pause, "-q", "-o", "/dev/null", "--stats", stats]
-    subprocess.run(command, check=True)
-    return [1000 * stop["seconds"] for stop in json.load(open(stats))["pause"]["stops"]]
+    subprocess.run([*command, "-q", "-o", "/dev/null", "--stats", stats], check=True)
+    return json.load(open(stats))
+
+
+def attach(tool, pid, pause, folder):
+    stats = run([tool, "attach", str(pid), "--pause", pause], folder)
+    return [1000 * stop["seconds"] for stop in stats["pause"]["stops"]], analysis(stats)
 
 
 def gcore(pid, folder):
     core = os.path.join(folder, "core")
     command = ["gdb", "-nx", "-batch", "-p", str(pid), "-ex", f"generate-core-file {core}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    os.remove(core)
+    return core
 
 
 def main():
     tool, exe = sys.argv[1:3]
-    sizes = [int(a) for a in sys.argv[3:]] or [100, 1000]
-    print("| heap | how | gap seen inside, median (largest) ms | stops as reported, median ms |")
-    print("|---|---|---|---|")
+    sizes = [int(a) for a in sys.argv[3:]] or [100, 1000, 4000]
+    print("| heap | how | gap seen inside, median (largest) ms | stops as reported, median ms | analysis, median s |")
+    print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for mib in sizes:
+            rounds = 5 if mib < 2000 else 3
             busy = Busy(exe, mib)
             size = f"{busy.resident():.0f} MiB"
             gaps = []
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 time.sleep(1)
                 gaps.append(busy.gap())
-            print(f"| {size} | nothing | {statistics.median(gaps):.1f} ({max(gaps):.1f}) | |", flush=True)
+            print(f"| {size} | nothing | {statistics.median(gaps):.1f} ({max(gaps):.1f}) | | |", flush=True)
             for pause in ["fork", "copy", "whole"]:
-                gaps, said = [], []
-                for _ in range(ROUNDS):
+                gaps, said, took = [], [], []
+                for _ in range(rounds):
                     busy.gap()
-                    said.append(attach(tool, busy.process.pid, pause, folder))
+                    stops, seconds = attach(tool, busy.process.pid, pause, folder)
                     gaps.append(busy.gap())
+                    said.append(stops)
+                    took.append(seconds)
                 stops = " + ".join(f"{statistics.median(stop):.1f}" for stop in zip(*said))
-                print(f"| {size} | {pause} | {statistics.median(gaps):.1f} ({max(gaps):.1f}) | {stops} |", flush=True)
+                gap = f"{statistics.median(gaps):.1f} ({max(gaps):.1f})"
+                print(f"| {size} | {pause} | {gap} | {stops} | {statistics.median(took):.2f} |", flush=True)
             busy.gap()
-            gcore(busy.process.pid, folder)
-            print(f"| {size} | gcore, once | {busy.gap():.1f} | |", flush=True)
+            core = gcore(busy.process.pid, folder)
+            gap = busy.gap()
             busy.end()
+            took = [analysis(run([tool, "core", exe, core], folder)) for _ in range(rounds)]
+            os.remove(core)
+            print(f"| {size} | gcore, once | {gap:.1f} | | {statistics.median(took):.2f} |", flush=True)
 
 
 if __name__ == "__main__":

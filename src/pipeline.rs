@@ -211,6 +211,7 @@ fn model_and_walk_with<'img, O: Observer, I>(
         let heap = Heap::read(image, &layout)?;
         let masks = TypeMasks::new(&layout, heap.largest_slot());
         let queues = Queues::read(image, &layout, &modules);
+        roots::declare_arguments(&mut debug, image, &heap, &queues, bias);
         let descriptors = Descriptors::new(&debug.types, &debug.constants)?;
         let counters = heap.counters().clone();
         Ok::<_, Error>((heap, modules, masks, queues, descriptors, counters))

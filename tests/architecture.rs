@@ -42,7 +42,7 @@ const DOORS: [(&str, &[&str]); 19] = [
     ("prost", &["output/"]),
     ("comfy_table", &["output/"]),
     ("serde_json", &["output/"]),
-    ("clap", &["cli.rs"]),
+    ("clap", &["cli/"]),
     ("indicatif", &["progress.rs"]),
     ("mimalloc", &["main.rs"]),
     ("nix", &["live/"]),

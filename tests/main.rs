@@ -11,7 +11,9 @@
 //! * [`kinds`]: kernel cores of every filter, cut off by limits, of too many segments, compressed; odd executables.
 //! * [`books`]: a program that states its own books: every total, counter and kind of garbage; and roots left out one kind at a time.
 //! * [`cgo`]: goroutines in C code and in functions that C called.
-//! * [`churn`]: dumps taken at any time: in collections, in the allocator, in the middle of growing stacks.
+//! * [`churn`]: dumps taken at any time, and in each phase of a collection: in the sweeper, the allocator, the middle of growing stacks.
+//! * [`stdlib`]: programs that work with the standard library (HTTP, TLS, JSON and templates, compression, timers and contexts): totals to
+//!   the byte, sets of objects, and that types explain nearly all of it.
 //! * [`stripped`]: executables without debug information and symbols: what has names, and the runtime found without any.
 //! * [`several`]: several Go runtimes in one process.
 //! * [`sample`]: the bundled sample of `testdata/sample`; needs neither Go nor a network.
@@ -48,4 +50,5 @@ mod releases;
 mod sample;
 mod several;
 mod shapes;
+mod stdlib;
 mod stripped;

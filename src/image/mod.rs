@@ -195,6 +195,13 @@ pub trait Image: Sync {
     /// Heap bytes are read only through this method; nothing may keep them beyond its unit of work.
     fn load<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s>;
 
+    /// Which ranges could be read, without reading them where that can be told.
+    fn present(&self, ranges: &[AddrRange]) -> Vec<bool> {
+        let mut scratch = Scratch::default();
+        let loaded = self.load(ranges, &mut scratch);
+        (0..ranges.len()).map(|i| !loaded.get(i).is_empty()).collect()
+    }
+
     /// Whether [`Image::will_need`] does anything: the memory lies in a file.
     fn is_stored(&self) -> bool {
         false

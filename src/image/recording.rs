@@ -73,6 +73,10 @@ impl Image for RecordingImage<'_> {
         self.inner.load(ranges, scratch)
     }
 
+    fn present(&self, ranges: &[AddrRange]) -> Vec<bool> {
+        self.inner.present(ranges)
+    }
+
     fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
         self.note(AddrRange { start: addr, len: buf.len() as u64 });
         self.inner.read(addr, buf)

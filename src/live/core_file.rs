@@ -14,6 +14,7 @@ use super::memory;
 use super::pages::Pages;
 use super::proc::{Mapping, Status};
 use crate::address::{Addr, AddrRange};
+use crate::image::recording::without;
 
 const PAGE: u64 = 4096;
 /// Bytes that are read at a time.
@@ -113,8 +114,11 @@ fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
     let notes = notes(source);
     let pages = Pages::open(source.frozen);
     let mapped = source.mappings.iter().filter(|m| m.range.len > 0);
-    let mut segments: Vec<Segment> =
-        mapped.flat_map(|m| cut(segment(source, m, pages.as_ref()), source.left_out)).collect();
+    let parts = mapped.flat_map(|m| {
+        let whole = segment(source, m, pages.as_ref());
+        cut(whole, &absent(whole, source.left_out, pages.as_ref()))
+    });
+    let mut segments: Vec<Segment> = parts.collect();
     let count = segments.len() as u64 + 1;
     let many = count >= PN_XNUM;
     let phoff = EHDR + if many { SHDR } else { 0 };
@@ -187,6 +191,27 @@ fn segment(source: &Source<'_>, m: &Mapping, pages: Option<&Pages>) -> Segment {
         if elf { PAGE.min(m.range.len) } else { 0 }
     };
     Segment { range: m.range, flags: m.flags, offset: 0, held, anonymous: m.inode == 0 && !m.shared }
+}
+
+/// What the file shall not hold of a segment: what is left out, and then also what was never touched, for a small file that has few
+/// holes. Whoever leaves nothing out gets zeros there, which debuggers read.
+fn absent(segment: Segment, left_out: &[AddrRange], pages: Option<&Pages>) -> Vec<AddrRange> {
+    let from = left_out.partition_point(|r| r.end() <= segment.range.start);
+    let inside = left_out[from..].iter().take_while(|r| r.start < segment.range.end());
+    let mut absent: Vec<AddrRange> = inside.copied().collect();
+    let touched = pages.filter(|_| segment.anonymous && !left_out.is_empty()).and_then(|p| p.touched(segment.range));
+    if let Some(touched) = touched {
+        absent.extend(without(&[segment.range], &touched));
+        absent.sort_unstable_by_key(|range| range.start);
+        absent.dedup_by(|next, last| {
+            let joined = next.start <= last.end();
+            if joined {
+                last.len = last.end().max(next.end()).0 - last.start.0;
+            }
+            joined
+        });
+    }
+    absent
 }
 
 /// Parts of a segment: what is left out has none of its bytes in the file.

@@ -1,10 +1,13 @@
 //! [`LiveImage`]: the memory of a process that stands still, read by `process_vm_readv`.
 //!
-//! A call into the kernel costs as much as copying a few kilobytes, so calls are few: [`Image::load`] lays all ranges of a unit out in
-//! one buffer, joins those that are near, and asks for a thousand pieces per call. Structures that are read one at a time come from
-//! a cache of pages, which never gets stale: the process does not run. If it is to go on, what it may write is copied before ([`Copied`]).
+//! A call into the kernel, and each piece that it is asked for, costs as much as copying a few kilobytes, so both are few:
+//! [`Image::load`] lays all ranges of a unit out in one buffer, joins those that are near, and asks for a thousand pieces per call. Single
+//! structures, and units of small pieces far apart, come from a cache of pages: what the next level needs often lies beside them. Where it
+//! does not, the cache is left alone for a while ([`Credit`]). It never gets stale: the process does not run. If it is to go on,
+//! what it may write is copied before ([`Copied`]).
 
 use std::io::IoSliceMut;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
@@ -22,8 +25,11 @@ const PIECES: usize = 1024;
 /// Bytes of one system call; the kernel's limit is 2 GiB.
 const CALL_BYTES: usize = 1 << 30;
 
-/// A hole that is read along: cheaper than another piece.
-const HOLE: u64 = 256;
+/// A hole that is read along: cheaper than another piece, for which the kernel looks its page up again.
+const HOLE: u64 = 2048;
+
+/// Units with pieces that are shorter on average are read by pages.
+const SPARSE: usize = 1024;
 
 const PAGE: u64 = 4096;
 
@@ -44,6 +50,7 @@ pub struct LiveImage {
     /// What can be read, sorted, neighbours joined.
     readable: Vec<AddrRange>,
     cache: Vec<Mutex<FxHashMap<u64, Page>>>,
+    credit: Credit,
     /// Set once the process goes on: from then on only what it cannot write is read from it.
     copied: OnceLock<Copied>,
     mappings: Vec<Mapping>,
@@ -64,7 +71,8 @@ impl LiveImage {
         let cache = (0..CACHE_SHARDS).map(|_| Mutex::default()).collect();
         let mappings = mappings.to_vec();
         let pid = Pid::from_raw(pid.cast_signed());
-        Self { pid, readable, cache, copied: OnceLock::new(), mappings, missing: Missing::default() }
+        let (copied, missing) = (OnceLock::new(), Missing::default());
+        Self { pid, readable, cache, credit: Credit::default(), copied, mappings, missing }
     }
 
     /// Copies all that the process may write, so that it may go on.
@@ -103,18 +111,18 @@ impl LiveImage {
         (range.start.0 - found.start.0 <= found.len && range.len <= found.end().0 - range.start.0).then_some(found)
     }
 
-    /// Copies from the cache; false if the bytes cannot be read.
-    fn read_page(&self, addr: u64, buf: &mut [u8]) -> bool {
+    /// Copies from the cache, whether the page was there or not; `None` if the bytes cannot be read.
+    fn read_page(&self, addr: u64, buf: &mut [u8]) -> Option<Cached> {
         let number = addr / PAGE;
         let from = (addr % PAGE) as usize;
         let shard = &self.cache[(number / READ_AHEAD) as usize % CACHE_SHARDS];
         let lock = || shard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(page) = lock().get(&number) {
             buf.copy_from_slice(&page[from..from + buf.len()]);
-            return true;
+            return Some(Cached::Hit);
         }
         // The group of pages that this one belongs to, as far as it can be read: mappings begin and end at pages.
-        let Some(mapped) = self.readable(AddrRange { start: Addr(number * PAGE), len: PAGE }) else { return false };
+        let mapped = self.readable(AddrRange { start: Addr(number * PAGE), len: PAGE })?;
         let first = (number - number % READ_AHEAD).max(mapped.start.0 / PAGE);
         let end = (number - number % READ_AHEAD + READ_AHEAD).min(mapped.end().0 / PAGE);
         let mut bytes = [0u8; (PAGE * READ_AHEAD) as usize];
@@ -125,7 +133,7 @@ impl LiveImage {
             start = number;
             bytes = &mut bytes[..PAGE as usize];
             if !read_exact_at(self.pid, number * PAGE, bytes) {
-                return false;
+                return None;
             }
         }
         let mut cached = lock();
@@ -139,7 +147,66 @@ impl LiveImage {
             }
             cached.insert(start + i as u64, page);
         }
+        Some(Cached::Miss)
+    }
+
+    /// Fills `buf` from `addr` by pages of the cache; false if any byte cannot be read.
+    fn read_by_pages(&self, addr: u64, buf: &mut [u8], found: &mut [i64; 2]) -> bool {
+        let mut done = 0;
+        while done < buf.len() {
+            let at = addr.wrapping_add(done as u64);
+            let len = (buf.len() - done).min((PAGE - at % PAGE) as usize);
+            match self.read_page(at, &mut buf[done..done + len]) {
+                Some(cached) => found[cached as usize] += 1,
+                None => return false,
+            }
+            done += len;
+        }
         true
+    }
+}
+
+/// Where a page was found.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Cached {
+    Hit,
+    Miss,
+}
+
+/// Whether the cache pays: a miss reads four pages for one piece. It earns by hits, pays by misses, and gets another chance from time to
+/// time. This decides how bytes are read, never what is read.
+#[derive(Debug)]
+struct Credit(AtomicI64);
+
+impl Credit {
+    const MOST: i64 = 1 << 16;
+    /// A miss costs about as much as three or four pieces of a large call.
+    const PER_MISS: i64 = 4;
+    /// So many pieces that were read without the cache buy one look at it.
+    const PIECES_PER_LOOK: i64 = 8;
+
+    fn is_left(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    fn settle(&self, [hits, misses]: [i64; 2]) {
+        self.add(hits - Self::PER_MISS * misses);
+    }
+
+    fn without(&self, pieces: usize) {
+        self.add(pieces as i64 / Self::PIECES_PER_LOOK + 1);
+    }
+
+    fn add(&self, by: i64) {
+        // Not exact if several do it at once, which harms nothing.
+        let credit = self.0.load(Ordering::Relaxed).saturating_add(by);
+        self.0.store(credit.clamp(-Self::MOST, Self::MOST), Ordering::Relaxed);
+    }
+}
+
+impl Default for Credit {
+    fn default() -> Self {
+        Self(AtomicI64::new(Self::MOST))
     }
 }
 
@@ -242,6 +309,20 @@ impl Image for LiveImage {
             layout.place(offset, range.len);
             pieces.push(Piece { range: *range, first: i, count: 1, offset });
         }
+        if layout.0.spill.len() < pieces.len() * SPARSE {
+            if self.credit.is_left() {
+                let mut found = [0; 2];
+                for piece in &pieces {
+                    let buf = &mut layout.0.spill[piece.offset..piece.offset + piece.range.len as usize];
+                    if !self.read_by_pages(piece.range.start.0, buf, &mut found) {
+                        self.read_one_by_one(*piece, ranges, &mut layout);
+                    }
+                }
+                self.credit.settle(found);
+                return layout.finish();
+            }
+            self.credit.without(pieces.len());
+        }
         let mut at = 0;
         while at < pieces.len() {
             let mut bytes = 0;
@@ -254,19 +335,16 @@ impl Image for LiveImage {
             let done = read_batch(self.pid, batch, &mut layout.0.spill);
             at += done;
             if done < count {
-                // The kernel stopped at this one: its ranges are read one by one, and those that fail are not there.
-                let piece = pieces[at];
-                for (i, range) in ranges.iter().enumerate().skip(piece.first).take(piece.count) {
-                    let offset = piece.offset + (range.start.0 - piece.range.start.0) as usize;
-                    let buf = &mut layout.0.spill[offset..offset + range.len as usize];
-                    if !read_exact_at(self.pid, range.start.0, buf) {
-                        layout.forget(i);
-                    }
-                }
+                // The kernel stopped at this one.
+                self.read_one_by_one(pieces[at], ranges, &mut layout);
                 at += 1;
             }
         }
         layout.finish()
+    }
+
+    fn present(&self, ranges: &[AddrRange]) -> Vec<bool> {
+        ranges.iter().map(|range| range.len > 0 && self.readable(*range).is_some()).collect()
     }
 
     fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
@@ -283,6 +361,17 @@ impl Image for LiveImage {
 }
 
 impl LiveImage {
+    /// Reads the ranges of a piece that cannot be read whole; those that fail are not there.
+    fn read_one_by_one(&self, piece: Piece, ranges: &[AddrRange], layout: &mut Layout<'_>) {
+        for (i, range) in ranges.iter().enumerate().skip(piece.first).take(piece.count) {
+            let offset = piece.offset + (range.start.0 - piece.range.start.0) as usize;
+            let buf = &mut layout.0.spill[offset..offset + range.len as usize];
+            if !read_exact_at(self.pid, range.start.0, buf) {
+                layout.forget(i);
+            }
+        }
+    }
+
     /// From the process itself, through the cache.
     fn read_process(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
         // Large structures are worth a call of their own.
@@ -291,16 +380,7 @@ impl LiveImage {
             let read = self.readable(range).is_some() && read_exact_at(self.pid, addr.0, buf);
             return if read { Ok(()) } else { Err(ReadError::Unmapped(addr)) };
         }
-        let mut done = 0;
-        while done < buf.len() {
-            let at = addr.add(done as u64);
-            let len = (buf.len() - done).min((PAGE - at.0 % PAGE) as usize);
-            if !self.read_page(at.0, &mut buf[done..done + len]) {
-                return Err(ReadError::Unmapped(at));
-            }
-            done += len;
-        }
-        Ok(())
+        if self.read_by_pages(addr.0, buf, &mut [0; 2]) { Ok(()) } else { Err(ReadError::Unmapped(addr)) }
     }
 }
 
@@ -380,14 +460,24 @@ mod tests {
             range(0, 8),
         ]);
         ranges.push(AddrRange { start: Addr(u64::MAX - 4), len: 8 });
-        let mut scratch = Scratch::default();
-        let unit = image.load(&ranges, &mut scratch);
-        for (i, r) in ranges.iter().enumerate() {
-            if i == known || i > known + 4 {
-                assert!(unit.get(i).is_empty(), "{r:?}");
-            } else {
-                let from = (r.start.0 - base) as usize;
-                assert_eq!(unit.get(i), &data[from..from + r.len as usize], "{i} {r:?}");
+        // All at once, and few far apart: by pages, and with no credit left by pieces.
+        let every = |step: usize| (0..ranges.len()).filter(|i| i % step == 0 || *i >= known).collect::<Vec<_>>();
+        for (step, credit) in [(1, Credit::MOST), (90, Credit::MOST), (90, -Credit::MOST)] {
+            image.credit.0.store(credit, Ordering::Relaxed);
+            let chosen = every(step);
+            let asked: Vec<AddrRange> = chosen.iter().map(|i| ranges[*i]).collect();
+            let mut scratch = Scratch::default();
+            let unit = image.load(&asked, &mut scratch);
+            let present = image.present(&asked);
+            for (at, &i) in chosen.iter().enumerate() {
+                let r = ranges[i];
+                assert_eq!(present[at], !unit.get(at).is_empty(), "{r:?}");
+                if i == known || i > known + 4 {
+                    assert!(unit.get(at).is_empty(), "{r:?}");
+                } else if r.len > 0 {
+                    let from = (r.start.0 - base) as usize;
+                    assert_eq!(unit.get(at), &data[from..from + r.len as usize], "{i} {r:?}");
+                }
             }
         }
         let mut buf = vec![0; 9000];
@@ -397,6 +487,23 @@ mod tests {
         image.read(Addr(base + 1), &mut buf).expect("mapped");
         assert_eq!(buf, data[1..200_001]);
         assert_eq!(image.read_u64(Addr(16)), Err(ReadError::Unmapped(Addr(16))));
+    }
+
+    #[test]
+    fn a_cache_that_does_not_pay_is_left_alone_for_a_while() {
+        let credit = Credit::default();
+        assert!(credit.is_left());
+        for _ in 0..100 {
+            credit.settle([100, 900]);
+        }
+        assert!(!credit.is_left());
+        for _ in 0..1000 {
+            credit.without(1000);
+        }
+        assert!(credit.is_left(), "another chance");
+        credit.settle([1_000_000, 10]);
+        credit.settle([0, 1000]);
+        assert!(credit.is_left(), "it paid for long");
     }
 
     /// A page in the middle of a mapping that cannot be read: behind the end of its file.

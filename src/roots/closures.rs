@@ -1,5 +1,5 @@
-//! Closures whose objects are in a frame: the function of a `defer` that does not escape. No variable names their words, but their
-//! first one is a code pointer, and the code says what it captured.
+//! Closures whose objects are in a frame (the function of a `defer` that does not escape), or that a word of the frame without a variable
+//! leads to. No variable names their words, but their first one is a code pointer, and the code says what it captured.
 
 use super::goroutine::GoroutineScan;
 use super::objects::Holder;
@@ -14,6 +14,9 @@ use std::sync::Arc;
 
 /// A closure has at most this many words; larger variables are captured by reference.
 const MAX_WORDS: u64 = 1 << 10;
+
+/// Slots up to this size have no header.
+const MAX_SMALL: u64 = 512;
 
 /// What the code of a closure says about its objects.
 #[derive(Debug)]
@@ -43,6 +46,12 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
     /// The closure whose object begins at `addr`, if a word there is the entry of a function that captures variables.
     pub(super) fn closure_at(&mut self, addr: u64) -> Option<ClosureAt> {
         let code = self.memory.word(addr)?;
+        let layout = self.layout_of(code)?;
+        Some(ClosureAt { addr, code, layout })
+    }
+
+    /// What the closures look like whose code begins at `code`; `None` if these capture nothing.
+    fn layout_of(&mut self, code: u64) -> Option<Arc<FrameClosure>> {
         let sources = self.shared.sources;
         if !sources.modules.list.iter().any(|m| m.is_main && m.pcs.contains(Addr(code))) {
             return None;
@@ -64,8 +73,40 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
             }
             Some(Arc::new(FrameClosure { function: layout.function, captures: layout.captures, pointers }))
         };
-        let layout = self.batch.closures.entry(code).or_insert_with(find).clone()?;
-        Some(ClosureAt { addr, code, layout })
+        self.batch.closures.entry(code).or_insert_with(find).clone()
+    }
+
+    /// Whether `word` is a func value: it leads to the start of a small object that begins with the entry of a function that captures
+    /// variables, and has pointers where these have them.
+    fn is_func(&mut self, word: u64) -> bool {
+        let (heap, image) = (self.shared.sources.heap, self.shared.sources.image);
+        let Some((id, slot)) = heap.find_object(word) else { return false };
+        let span = heap.span(id);
+        // Larger objects say themselves what they are.
+        if span.noscan() || span.elem_size() > MAX_SMALL || heap.slot_addr(id, slot) != word {
+            return false;
+        }
+        let Some(layout) = image.read_u64(Addr(word)).ok().and_then(|code| self.layout_of(code)) else { return false };
+        let mut mask = Vec::new();
+        heap.object_mask(image, self.shared.sources.masks, id, slot, &mut mask);
+        let mask = mask.first().copied().unwrap_or(0);
+        mask & 1 == 0 && layout.pointers.ones().all(|i| i < 64 && mask >> i & 1 != 0)
+    }
+
+    /// Scans `nwords` live words at `addr` without a variable, func values each on its own: the function of a `defer`, mostly.
+    pub(super) fn scan_unnamed(&mut self, frame: usize, addr: u64, nwords: usize) {
+        let mut done = 0;
+        let func = self.shared.types.func;
+        for i in 0..nwords {
+            let at = addr + i as u64 * 8;
+            let Some(word) = self.memory.word(at).filter(|_| func.is_some()) else { continue };
+            if self.is_func(word) {
+                self.scan_run(frame, addr + done as u64 * 8, i - done, |_| true, false);
+                self.single(frame, word, at, func);
+                done = i + 1;
+            }
+        }
+        self.scan_run(frame, addr + done as u64 * 8, nwords - done, |_| true, false);
     }
 
     /// Scans what a closure captured, as far as it is among the `nwords` live words at `addr`; false, and nothing is done, if these are

@@ -187,7 +187,10 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
             // A closure's words may be several runs.
             closure = if conservative { None } else { self.closure_at(addr.wrapping_sub(8)).or(closure) };
             if !closure.as_ref().is_some_and(|c| self.scan_captures(index, c, addr, u64::from(run.nwords))) {
-                self.scan_run(index, addr, run.nwords as usize, |_| true, conservative);
+                match conservative {
+                    true => self.scan_run(index, addr, run.nwords as usize, |_| true, true),
+                    false => self.scan_unnamed(index, addr, run.nwords as usize),
+                }
             }
         }
         let code = self.batch.codes.code(frame.code);
@@ -401,7 +404,7 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
     }
 
     /// One pointer word that belongs to frame `frame`, of type `ty`.
-    fn single(&mut self, frame: usize, word: u64, addr: u64, ty: Option<TypeId>) {
+    pub(super) fn single(&mut self, frame: usize, word: u64, addr: u64, ty: Option<TypeId>) {
         if word == 0 {
             return;
         }

@@ -7,8 +7,10 @@
 //!
 //! `globals` covers the modules' segments, `plan` names the slots of a frame once per PC (`pieces` repairs what DWARF says about
 //! split variables), `stacks` applies plans to goroutines in parallel (`goroutine` one after the other, `objects` their stack objects,
-//! `closures` those among them), `specials` adds what hangs off spans and queues, `labels` holds names and call chains.
+//! `closures` those among them), `specials` adds what hangs off spans and queues, `cleanups` types their
+//! arguments, `labels` holds names and call chains.
 
+mod cleanups;
 mod closures;
 mod globals;
 mod goroutine;
@@ -21,6 +23,7 @@ mod spill;
 mod stacks;
 mod store;
 
+pub use cleanups::declare_arguments;
 pub use globals::Segment;
 pub use labels::{Label, Labels};
 

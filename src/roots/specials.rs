@@ -1,6 +1,7 @@
 //! Roots outside of stacks and segments: finalizers, cleanups, weak handles, their queues, open tiny blocks (`markrootSpans`,
 //! `gcScanFinalizer`, `gcMarkTinyAllocs` in mgcmark.go).
 
+use super::cleanups::Arguments;
 use super::store::{Head, Store};
 use super::{RootKind, Sources, Stratum};
 use crate::address::{Addr, AddrRange, WORD};
@@ -21,7 +22,8 @@ const TINY_BLOCK: &str = "runtime.mcache.tiny";
 
 /// Adds all of them.
 pub(super) fn collect(sources: &Sources<'_, '_>, store: &mut Store) {
-    let mut collector = Collector { sources, func: any_func(sources), scratch: Scratch::default(), mask: Vec::new() };
+    let (func, arguments) = (any_func(sources), Arguments::default());
+    let mut collector = Collector { sources, func, arguments, scratch: Scratch::default(), mask: Vec::new() };
     for special in sources.heap.specials() {
         collector.special(special, store);
     }
@@ -60,6 +62,7 @@ fn single(store: &mut Store, kind: RootKind, name: &[&str], ty: Option<TypeId>, 
 struct Collector<'s, 'a, 'img> {
     sources: &'s Sources<'a, 'img>,
     func: Option<TypeId>,
+    arguments: Arguments,
     scratch: Scratch,
     mask: Vec<u64>,
 }
@@ -88,12 +91,13 @@ impl Collector<'_, '_, '_> {
     }
 
     /// * `state`: frames behind the names.
-    fn cleanup(&self, [call, func, arg]: [u64; 3], state: &[&str], addr: u64, store: &mut Store) {
+    fn cleanup(&mut self, [call, func, arg]: [u64; 3], state: &[&str], addr: u64, store: &mut Store) {
         let name = |name| [&[name], state].concat();
         for word in [func, call] {
             single(store, RootKind::CleanupFunction, &name(CLEANUP_FUNCTION), self.func, word, addr);
         }
-        single(store, RootKind::CleanupArgument, &name(CLEANUP_ARGUMENT), None, arg, addr);
+        let ty = if arg == 0 { None } else { self.arguments.pointer(self.sources, func) };
+        single(store, RootKind::CleanupArgument, &name(CLEANUP_ARGUMENT), ty, arg, addr);
     }
 
     /// What the object's words reach, but not the object itself. Its value begins at the special's offset (behind a malloc header,

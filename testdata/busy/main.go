@@ -39,9 +39,14 @@ var (
 	requests, allocations, reads, sleeps, timers, children int64
 )
 
+// Kinds of work, by their steps; with cgo there are more, which more starts.
+var (
+	kinds = []*int64{&requests, &allocations, &reads, &sleeps, &timers, &children}
+	more  []func()
+)
+
 // standsStill says how many kinds of work make no step any more; each gets ten seconds for it.
 func standsStill() int {
-	kinds := []*int64{&requests, &allocations, &reads, &sleeps, &timers, &children}
 	before := make([]int64, len(kinds))
 	for i, steps := range kinds {
 		before[i] = atomic.LoadInt64(steps)
@@ -245,6 +250,9 @@ func main() {
 		work(&sleeps, sleep, undisturbed)
 		work(&timers, timer)
 		work(&children, child)
+		for _, start := range more {
+			start()
+		}
 	}
 	workers.Add(1)
 	go func() { defer workers.Done(); measure() }()
@@ -264,7 +272,11 @@ func main() {
 	}
 	atomic.StoreInt32(&stopping, 1)
 	workers.Wait()
-	fmt.Printf("DONE faults=%d still=%d requests=%d allocations=%d reads=%d sleeps=%d timers=%d children=%d nodes=%d\n",
-		faults, still, requests, allocations, reads, sleeps, timers, children, len(heap))
+	fmt.Printf("DONE faults=%d still=%d requests=%d allocations=%d reads=%d sleeps=%d timers=%d children=%d in_c=",
+		faults, still, requests, allocations, reads, sleeps, timers, children)
+	for _, steps := range kinds[6:] {
+		fmt.Printf("%d,", *steps)
+	}
+	fmt.Printf(" nodes=%d\n", len(heap))
 	os.Exit(7)
 }

@@ -36,6 +36,14 @@ const AGEING: u64 = 16;
 impl CoreFile {
     /// The core of `program` run with `args`; cached beside the executable.
     pub fn take(program: &Program, args: &[&str]) -> Outcome<Self> {
+        Self::take_ageing(program, args, AGEING)
+    }
+
+    /// The same.
+    ///
+    /// * `ageing`: by how many objects later collections may differ from the last one before the core: what that one kept and nobody
+    ///   holds (objects are born marked while it marks), or what caches hand out.
+    fn take_ageing(program: &Program, args: &[&str], ageing: u64) -> Outcome<Self> {
         // Two programs at once would disturb each other's settling; and a test may want the core that another is taking.
         static TAKING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,7 +67,7 @@ impl CoreFile {
             taken?;
             let same = checks.first().and_then(|l| parse_truth(l, "OK"));
             let again = checks.get(1).and_then(|l| parse_truth(l, "AGAIN"));
-            let steady = same == Some(truth) && again.is_some_and(|a| a.objects.abs_diff(truth.objects) <= AGEING);
+            let steady = same == Some(truth) && again.is_some_and(|a| a.objects.abs_diff(truth.objects) <= ageing);
             if steady {
                 let partial = program.dir.join(format!("core{name}.partial"));
                 let copied = File::open(&raw).and_then(|mut from| sparse::copy(&mut from, &partial));
@@ -160,4 +168,11 @@ pub fn core_of(version: &str, source: &str, recipe: impl Into<Recipe>, args: &[&
     let toolchain = super::toolchain::Toolchain::get(version)?;
     let program = Program::build(&toolchain, source, recipe);
     CoreFile::take(&program, args).map(Arc::new)
+}
+
+/// The same of a program whose live objects no collection changes.
+pub fn steady_core_of(version: &str, source: &str, recipe: impl Into<Recipe>, args: &[&str]) -> Outcome<Arc<CoreFile>> {
+    let toolchain = super::toolchain::Toolchain::get(version)?;
+    let program = Program::build(&toolchain, source, recipe);
+    CoreFile::take_ageing(&program, args, 0).map(Arc::new)
 }

@@ -55,12 +55,29 @@ pub struct Death<'a> {
     pub second_abort: bool,
     /// A signal that is sent to it when it has said `WAIT`; `None`: it dies of its own accord.
     pub signal: Option<&'static str>,
+    /// Where gdb stops it before it dies (for [`Writer::Debugger`] alone).
+    pub stop: Option<Stop>,
+}
+
+/// A place in the code where gdb stops a program.
+#[derive(Copy, Clone, Debug)]
+pub struct Stop {
+    /// The function, at whose entry it stops.
+    pub function: &'static str,
+    /// How many times it goes on from there first.
+    pub ignore: u32,
+    /// It stops where that call has returned instead.
+    pub returned: bool,
 }
 
 /// The core of `program` that dies as `death` says, cached beside the executable, and its line of truth.
 pub fn take(program: &Program, death: &Death<'_>, writer: Writer) -> Outcome<(PathBuf, String)> {
     let limit = death.limit.map_or(String::new(), |limit| format!("-{limit}"));
-    let name = format!("core-{}-{writer:?}{}{limit}", death.args.join("-"), death.filter).to_lowercase();
+    let stop = death.stop.map_or(String::new(), |stop| {
+        let name: String = stop.function.chars().filter(char::is_ascii_alphanumeric).collect();
+        format!("-{name}-{}{}", stop.ignore, if stop.returned { "-returned" } else { "" })
+    });
+    let name = format!("core-{}-{writer:?}{}{limit}{stop}", death.args.join("-"), death.filter).to_lowercase();
     let core = program.dir.join(name);
     let line = take_to(&core, program, death, writer)?;
     Ok((core, line))
@@ -145,7 +162,20 @@ fn tell_and_die(mut run: Run, death: &Death<'_>) -> Outcome<String> {
 /// unless that was the beginning.
 fn by_debugger(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
     let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "-batch", "-ex", "handle all nostop noprint pass", "-ex", "handle SIGABRT stop", "-ex", "run"]);
+    gdb.args(["-nx", "-batch", "-ex", "handle all nostop noprint pass", "-ex", "handle SIGABRT stop"]);
+    match death.stop {
+        None => drop(gdb.args(["-ex", "run"])),
+        Some(stop) => {
+            // From when it tells its truth.
+            gdb.args(["-ex", "tbreak 'os.(*File).Write'", "-ex", "run"]);
+            gdb.args(["-ex", &format!("break '{}'", stop.function), "-ex", &format!("ignore 2 {}", stop.ignore)]);
+            gdb.args(["-ex", "continue"]);
+            if stop.returned {
+                // Without a stop of another thread meanwhile.
+                gdb.args(["-ex", "delete", "-ex", "finish"]);
+            }
+        }
+    }
     if death.second_abort {
         gdb.args(["-ex", "continue"]);
     }
@@ -154,6 +184,8 @@ fn by_debugger(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
     let output = gdb.stdin(Stdio::null()).output().map_err(|e| Skip(format!("gdb: {e}")))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text.lines().find_map(|l| l.find("TRUTH ").map(|at| l[at..].to_owned()));
+    // Its line may be on the way yet.
+    let line = line.or_else(|| death.stop.map(|_| String::new()));
     line.ok_or_else(|| Skip(format!("gdb: {}", String::from_utf8_lossy(&output.stderr))))
 }
 

@@ -19,10 +19,17 @@ use std::process::Command;
 /// How often a core is retaken because the runtime allocated something of its own (a thread, mostly) after the truth.
 const ATTEMPTS: usize = 8;
 
-/// The core of a program of the repository, cached beside the executable. SIGABRT comes from outside, as soon as it waits.
+/// The core of a program of the repository that is run with `args`, cached beside the executable. SIGABRT comes from outside, as soon as it waits.
 ///
 /// * `filter`: as in [`Death`].
-pub fn core_of(version: &str, source: &str, recipe: Recipe, writer: Writer, filter: &'static str) -> Outcome<CoreFile> {
+pub fn core_of(
+    version: &str,
+    source: &str,
+    recipe: Recipe,
+    args: &[&str],
+    writer: Writer,
+    filter: &'static str,
+) -> Outcome<CoreFile> {
     if matches!(writer, Writer::Kernel) {
         dying::kernel_writes_cores().map_err(Skip)?;
     } else if recipe.mode.is_dynamic() {
@@ -33,8 +40,8 @@ pub fn core_of(version: &str, source: &str, recipe: Recipe, writer: Writer, filt
         version.map_err(|e| Skip(format!("{CROSS_COMPILER}: {e}")))?;
     }
     let program = Program::build(&Toolchain::get(version)?, source, recipe);
-    let core = program.dir.join(format!("core-killed{filter}"));
-    let killed = Death { procs: 2, filter, second_abort: true, signal: Some("ABRT"), ..Death::default() };
+    let core = program.dir.join(format!("core-killed{}{filter}", args.concat()));
+    let killed = Death { args, procs: 2, filter, second_abort: true, signal: Some("ABRT"), ..Death::default() };
     let mut last = None;
     for _ in 0..ATTEMPTS {
         let line = dying::take_to(&core, &program, &killed, writer)?;

@@ -26,7 +26,7 @@ per_release! {
 }
 
 /// Whether all cells are asked for.
-fn full() -> bool {
+pub fn full() -> bool {
     std::env::var("GOREF_MATRIX").is_ok_and(|v| v == "full")
 }
 
@@ -100,9 +100,11 @@ fn check(row: &Row, version: &str) -> Outcome<Vec<String>> {
 fn take(row: &Row, version: &str) -> Outcome<Arc<CoreFile>> {
     match row.core {
         CoreKind::Gcore => core_of(version, row.program(), row.recipe, &[]),
-        CoreKind::Emulator => killed::core_of(version, row.program(), row.recipe, Writer::Emulator, "").map(Arc::new),
+        CoreKind::Emulator => {
+            killed::core_of(version, row.program(), row.recipe, &[], Writer::Emulator, "").map(Arc::new)
+        }
         CoreKind::Kernel(filter) => {
-            killed::core_of(version, row.program(), row.recipe, Writer::Kernel, filter).map(Arc::new)
+            killed::core_of(version, row.program(), row.recipe, &[], Writer::Kernel, filter).map(Arc::new)
         }
     }
 }

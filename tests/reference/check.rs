@@ -3,6 +3,7 @@
 use super::dump::Dump;
 use super::heap::Memory;
 use super::sets::{self, describe};
+use super::typed::Found;
 use super::{edges, masked, typed};
 use crate::harness::corefile::{CoreFile, Truth, core_of};
 use crate::harness::program::Mode;
@@ -118,7 +119,8 @@ fn check(name: &str, file: &CoreFile) {
         wrong.extend(objects(&process, &dump, &Config { types, ..config.clone() }, file.truth));
     }
     for (max_depth, fold) in [(256, true), (256, false), (4, true)] {
-        wrong.extend(paths(&process, &mut dump, &Config { max_depth, fold, ..config.clone() }));
+        let found = typed::walk(&mut dump, max_depth, fold);
+        wrong.extend(paths(&process, &found, &Config { max_depth, fold, ..config.clone() }));
     }
     wrong.extend(copying(&process, &config));
     wrong.extend(edges::check(&process, &config));
@@ -127,7 +129,7 @@ fn check(name: &str, file: &CoreFile) {
 }
 
 /// How the product's set of objects differs from that of the reference and from the collector's.
-fn objects(process: &Process<'_>, dump: &Dump<'_, '_>, config: &Config, truth: Truth) -> Vec<String> {
+pub fn objects(process: &Process<'_>, dump: &Dump<'_, '_>, config: &Config, truth: Truth) -> Vec<String> {
     let image: &dyn Image = &process.image;
     let (model, walked, roots) = walk(process, config);
     let memory = Memory { image, heap: &model.heap, masks: &model.masks };
@@ -168,8 +170,7 @@ pub fn walk(process: &Process<'_>, config: &Config) -> (Model, Walked, Roots) {
 type Counts = BTreeMap<String, (u64, u64)>;
 
 /// How the product's paths differ from those of the typed reference.
-fn paths(process: &Process<'_>, dump: &mut Dump<'_, '_>, config: &Config) -> Vec<String> {
-    let found = typed::walk(dump, config.max_depth, config.fold);
+pub fn paths(process: &Process<'_>, found: &Found, config: &Config) -> Vec<String> {
     let (model, walked, _) = walk(process, config);
     let product = by_path(&walked);
     let all: BTreeSet<_> = product.keys().chain(found.paths.keys()).collect();
@@ -192,7 +193,7 @@ fn paths(process: &Process<'_>, dump: &mut Dump<'_, '_>, config: &Config) -> Vec
         wrong.push(format!("depth {depth}, fold {fold}: {n} of {all} paths differ:"));
         wrong.extend(differ.into_iter().take(SHOWN_PATHS));
     }
-    wrong.extend(found.contradictions);
+    wrong.extend(found.contradictions.iter().cloned());
     wrong
 }
 

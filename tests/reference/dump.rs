@@ -39,6 +39,7 @@ impl<'p, 'img> Dump<'p, 'img> {
         let heap = Heap::read(image, &layout).expect("heap");
         let masks = TypeMasks::new(&layout, heap.largest_slot());
         let queues = Queues::read(image, &layout, &modules);
+        roots::declare_arguments(&mut debug, image, &heap, &queues, bias);
         let descriptors = Descriptors::new(&debug.types, &debug.constants).expect("descriptors");
         let roots = roots::collect(&Sources {
             image,

@@ -13,5 +13,5 @@ pub mod heap;
 pub mod masked;
 mod paths;
 pub mod sets;
-mod typed;
+pub mod typed;
 mod values;

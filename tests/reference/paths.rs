@@ -67,14 +67,24 @@ impl Paths {
         self.nodes[path].bytes += bytes;
     }
 
+    /// Whether it is on or below `$sub_objects$`.
+    pub fn is_masked(&self, path: usize) -> bool {
+        std::iter::successors(Some(path), |i| self.nodes[*i].parent).any(|i| self.nodes[i].step.0 == SUB_OBJECTS)
+    }
+
+    /// Its frames, root first, by lines.
+    pub fn text(&self, path: usize) -> String {
+        let ancestors = std::iter::successors(Some(path), |i| self.nodes[*i].parent);
+        let mut frames: Vec<&str> = ancestors.map(|i| self.nodes[i].step.0.as_str()).collect();
+        frames.reverse();
+        frames.join("\n")
+    }
+
     /// Objects and bytes by the frames' text.
     pub fn counted(&self) -> BTreeMap<String, (u64, u64)> {
         let mut counted = BTreeMap::new();
         for (i, node) in self.nodes.iter().enumerate().filter(|(_, n)| n.objects > 0) {
-            let ancestors = std::iter::successors(Some(i), |i| self.nodes[*i].parent);
-            let mut frames: Vec<&str> = ancestors.map(|i| self.nodes[i].step.0.as_str()).collect();
-            frames.reverse();
-            let sum: &mut (u64, u64) = counted.entry(frames.join("\n")).or_default();
+            let sum: &mut (u64, u64) = counted.entry(self.text(i)).or_default();
             sum.0 += node.objects;
             sum.1 += node.bytes;
         }

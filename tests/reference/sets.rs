@@ -63,7 +63,10 @@ pub fn is_of_the_collection(dump: &Dump<'_, '_>, object: Object) -> bool {
     }
     let code = memory.word(object.addr);
     let name = dump.function(code).filter(|(entry, _)| *entry == code).map(|(_, name)| name).unwrap_or_default();
-    let all = name.starts_with("internal/concurrent.(*HashTrieMap[") && name.ends_with(".All.func1");
+    // Maps of weak pointers are those of `unique`; the runtime walks them to drop what is gone.
+    let map =
+        ["internal/concurrent.(*HashTrieMap[", "internal/sync.(*HashTrieMap["].iter().any(|m| name.starts_with(m));
+    let all = map && name.contains("weak.") && name.ends_with(".All.func1");
     all || (name.starts_with("unique.addUniqueMap[") && name.ends_with(".func1.1"))
 }
 

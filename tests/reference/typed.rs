@@ -108,6 +108,8 @@ pub struct Walker<'d, 'p, 'img> {
     shapes: HashMap<What, Rc<Vec<Word>>>,
     /// Objects whose memory contradicts the type that the edge says.
     contradictions: BTreeSet<String>,
+    /// Objects that no type explains, or not all of them, and the path of what is unexplained.
+    unexplained: HashMap<Object, usize>,
 }
 
 /// What a walk found.
@@ -116,6 +118,9 @@ pub struct Found {
     pub paths: BTreeMap<String, (u64, u64)>,
     pub reached: HashSet<Object>,
     pub contradictions: BTreeSet<String>,
+    /// Objects under `$sub_objects$`, and those with a mask word that no type explains and that leads to an object (nil and pointers to
+    /// static data hold nothing), with a path that says where.
+    pub unexplained: HashMap<Object, String>,
 }
 
 /// Walks everything.
@@ -131,6 +136,7 @@ pub fn walk(dump: &mut Dump<'_, '_>, max_depth: u32, fold: bool) -> Found {
         pointery: HashMap::new(),
         shapes: HashMap::new(),
         contradictions: BTreeSet::new(),
+        unexplained: HashMap::new(),
         dump,
     };
     for (i, word) in walker.pool.iter_mut().enumerate() {
@@ -141,7 +147,9 @@ pub fn walk(dump: &mut Dump<'_, '_>, max_depth: u32, fold: bool) -> Found {
     }
     walker.segments();
     walker.stratum(Stratum::Conservative);
-    Found { paths: walker.paths.counted(), reached: walker.reached, contradictions: walker.contradictions }
+    let Walker { paths, reached, contradictions, unexplained, .. } = walker;
+    let unexplained = unexplained.into_iter().map(|(object, path)| (object, paths.text(path))).collect();
+    Found { paths: paths.counted(), reached, contradictions, unexplained }
 }
 
 impl Walker<'_, '_, '_> {
@@ -338,6 +346,9 @@ impl Walker<'_, '_, '_> {
             let path = *known.entry(edge.key.clone()).or_insert_with(|| self.path(path_of[&edge.key.0], edge, storage));
             if claim.counts {
                 self.paths.count(path, self.dump.memory().size(object));
+                if self.paths.is_masked(path) {
+                    self.unexplained.insert(object, path);
+                }
             }
             if let Some(open) = self.open.get_mut(&object).filter(|open| open.path == usize::MAX) {
                 open.path = path;
@@ -451,6 +462,9 @@ impl Walker<'_, '_, '_> {
             let explained: HashSet<u64> = found.iter().map(|(_, at, _)| *at).collect();
             for at in pointers.iter().filter(|at| !explained.contains(at) && word(**at) != 0) {
                 let place = if item.pooled { (item.at * 8) + at } else { item.at + at };
+                if memory.object_at(word(*at)).is_some() {
+                    self.unexplained.extend(memory.object_at(place).map(|holder| (holder, group.path)));
+                }
                 self.loose.push((group.path, place, word(*at)));
             }
         }
@@ -476,7 +490,12 @@ impl Walker<'_, '_, '_> {
                     continue;
                 }
                 Leads::Nowhere => {
-                    self.loose.push((group.path, if item.pooled { item.at * 8 + at } else { item.at + at }, addr));
+                    let place = if item.pooled { item.at * 8 + at } else { item.at + at };
+                    if self.dump.memory().object_at(addr).is_some() {
+                        let holder = self.dump.memory().object_at(place);
+                        self.unexplained.extend(holder.map(|holder| (holder, group.path)));
+                    }
+                    self.loose.push((group.path, place, addr));
                     continue;
                 }
                 // A map of one group comes after those with a directory.
@@ -724,7 +743,9 @@ impl Walker<'_, '_, '_> {
     /// Notes where an object's memory says something else than the edge to it.
     fn check_type(&mut self, object: Object, own: &Own, edge: &Edge, what: &What, item: &Item) {
         let types = &self.dump.types;
-        if let (Own::Header(_), What::Value(made) | What::Elements(made)) = (own, what) {
+        // `go.shape.*uint8` stands for all pointers.
+        let shaped = edge.steps.last().is_some_and(|step| step.0.contains("go.shape."));
+        if let (Own::Header(_), What::Value(made) | What::Elements(made), false) = (own, what, shaped) {
             let offset = (edge.addr - item.at) % types.get(*made).size;
             if let What::Value(claimed) | What::Elements(claimed) = edge.to
                 && !holds(types, *made, offset, claimed)
@@ -780,6 +801,10 @@ impl Walker<'_, '_, '_> {
         let mut open: Vec<_> = open.into_iter().map(|(object, o)| (o.path, large(&object), object, o.words)).collect();
         open.sort();
         for (path, checked, object, only) in open.into_iter().filter(|o| o.3 != 0) {
+            let at = |i: u64| memory.word(object.addr + i * 8);
+            if checked || (0..64).any(|i| only >> i & 1 != 0 && memory.object_at(at(i)).is_some()) {
+                self.unexplained.entry(object).or_insert(path);
+            }
             let only = if checked { !0 } else { only };
             let group = Group { path, what: What::Masked, checked };
             next.push(group, Item { pooled: false, at: object.addr, count: 1, only, tail: false });

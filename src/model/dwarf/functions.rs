@@ -72,6 +72,16 @@ impl DebugInfo<'_> {
         str::from_utf8(self.function_name_of(function.die)?.0).ok()
     }
 
+    /// The type of what the function whose code starts at `entry_link_pc` takes, if that is one parameter and nothing is returned.
+    #[must_use]
+    pub fn only_parameter(&self, entry_link_pc: u64) -> Option<TypeId> {
+        self.function_at(entry_link_pc).filter(|function| function.low_pc == entry_link_pc)?;
+        let variables = self.variables_at(entry_link_pc);
+        let mut parameters = variables.iter().filter(|variable| variable.is_param && variable.depth == 0);
+        let first = parameters.next()?;
+        parameters.next().is_none().then_some(first.ty)
+    }
+
     /// The function whose code holds `link_pc`.
     pub(super) fn function_at(&self, link_pc: u64) -> Option<FunctionEntry> {
         let after = self.functions.partition_point(|function| function.low_pc <= link_pc);

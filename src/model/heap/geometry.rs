@@ -23,6 +23,9 @@ pub(super) enum Record {
     Manual { start: u64, npages: u64 },
     /// In use and sane.
     Good(Span, SpanDetails),
+    /// In use, sane but for its limit, and without an object: up to Go 1.23 `(*mcentral).grow` and `(*mcache).allocLarge` set the limit
+    /// after `(*mheap).initSpan` has set the state. If `sweepgen` is the heap's, nobody else knows of the span yet.
+    Unpublished(Span, SpanDetails),
     /// In use; its pages are plausible, its slots are not.
     BadSlots { start: u64, npages: u64 },
     /// In use, and nothing about it can be believed.
@@ -112,6 +115,12 @@ pub(super) fn adds_up(span: &Span, details: &SpanDetails, bitmaps: Bitmaps) -> b
     usable / elem_size == u64::from(span.nelems)
 }
 
+/// Whether a span is as `(*mheap).initSpan` leaves it: nothing was allocated in it.
+fn is_as_made(span: &Span, details: &SpanDetails, bitmaps: Bitmaps) -> bool {
+    let counts = [details.free_index, details.free_index_for_scan, details.alloc_count];
+    adds_up(span, details, bitmaps) && counts == [0; 3] && details.specials == 0 && !details.is_user_arena
+}
+
 /// Parses and checks the `mspan` at address `mspan`, of which `record` holds all bytes.
 pub(super) fn parse(record: &[u8], mspan: u64, layout: &MspanLayout, bitmaps: Bitmaps) -> Record {
     match u8_at(record, layout.state) {
@@ -148,8 +157,13 @@ pub(super) fn parse(record: &[u8], mspan: u64, layout: &MspanLayout, bitmaps: Bi
     if span_class >> 1 >= NUM_SIZE_CLASSES || elem_size == 0 || !elem_size.is_multiple_of(8) || nelems == 0 {
         return bad;
     }
-    if elem_size > bytes || free_index > nelems || limit < start || limit > start + bytes {
+    if elem_size > bytes || free_index > nelems {
         return bad;
+    }
+    // What the `mspan` had before it was this span's.
+    let stale_limit = limit < start || limit > start + bytes;
+    if stale_limit {
+        limit = start + bytes;
     }
     if large {
         if nelems != 1 || elem_size < PAGE_SIZE {
@@ -196,7 +210,11 @@ pub(super) fn parse(record: &[u8], mspan: u64, layout: &MspanLayout, bitmaps: Bi
         alloc_count_before_cache: layout.alloc_count_before_cache.map_or(0, |at| u16_at(record, at)),
         is_user_arena: layout.is_user_arena_chunk.is_some_and(|at| u8_at(record, at) != 0),
     };
-    Record::Good(span, details)
+    match stale_limit {
+        false => Record::Good(span, details),
+        true if is_as_made(&span, &details, bitmaps) => Record::Unpublished(span, details),
+        true => bad,
+    }
 }
 
 #[cfg(test)]
@@ -205,6 +223,11 @@ mod tests {
 
     /// A span of 48-byte slots as `width` bytes of `nelems` and `freeindex` have it.
     fn span(width: u64, nelems: u64, in_arenas: bool) -> Record {
+        span_with(width, nelems, in_arenas, |_| {})
+    }
+
+    /// The same with a record that `change` has changed.
+    fn span_with(width: u64, nelems: u64, in_arenas: bool, change: impl Fn(&mut [u8])) -> Record {
         let layout = MspanLayout {
             size: 80,
             start_addr: 0,
@@ -231,6 +254,7 @@ mod tests {
         // Behind the two bytes of newer releases lies another field.
         (record[34], record[42]) = if width == 2 { (9, 9) } else { (0, 0) };
         (record[48], record[49]) = (5 << 1, IN_USE);
+        change(&mut record);
         let bitmaps = Bitmaps { inline_mark_bytes: 0, min_size_for_malloc_header: 512, in_arenas };
         parse(&record, 0x1000, &layout, bitmaps)
     }
@@ -254,5 +278,24 @@ mod tests {
         // With a bitmap in the span there is no room for 170, and no span has 70000 slots.
         assert!(matches!(span(2, 170, false), Record::BadSlots { .. }));
         assert!(matches!(span(8, 70_000, true), Record::BadSlots { .. }));
+    }
+    #[test]
+    fn limit_of_a_span_that_is_being_made() {
+        let stale = |record: &mut [u8]| record[24..32].copy_from_slice(&0xc0_0100_0000u64.to_le_bytes());
+        let fresh = |record: &mut [u8]| {
+            stale(record);
+            record[40] = 0;
+        };
+        // `freeindex` is 3: somebody had a look at its objects.
+        assert!(matches!(span_with(8, 170, true, stale), Record::BadSlots { .. }));
+        let Record::Unpublished(span, _) = span_with(8, 170, true, fresh) else { panic!("a span without objects") };
+        assert_eq!(span.limit, span.start + 170 * 48);
+        for (at, what) in [(68, "allocCount"), (56, "specials"), (32, "nelems"), (16, "elemsize")] {
+            let damaged = |record: &mut [u8]| {
+                fresh(record);
+                record[at] ^= 8;
+            };
+            assert!(matches!(span_with(8, 170, true, damaged), Record::BadSlots { .. }), "{what}");
+        }
     }
 }

@@ -53,7 +53,9 @@ impl Heap {
         let starts: Vec<u64> = (0..len).step_by(SPANS_PER_UNIT as usize).collect();
         let units: Vec<Unit> = starts
             .into_par_iter()
-            .map(|first| read_unit(image, layout, array + first * 8, SPANS_PER_UNIT.min(len - first)))
+            .map(|first| {
+                read_unit(image, layout, counters.sweepgen, array + first * 8, SPANS_PER_UNIT.min(len - first))
+            })
             .collect();
 
         let mut all = Unit::default();
@@ -137,7 +139,7 @@ fn allspans(image: &dyn Image, layout: &RuntimeLayout) -> Result<(u64, u64)> {
     Ok((array, len))
 }
 
-fn read_unit(image: &dyn Image, layout: &RuntimeLayout, array: u64, len: u64) -> Unit {
+fn read_unit(image: &dyn Image, layout: &RuntimeLayout, sweepgen: u32, array: u64, len: u64) -> Unit {
     let mut unit = Unit::default();
     // In pieces of a page: of an image that lacks a part, the rest is used.
     let pieces: Vec<AddrRange> = (0..len)
@@ -168,7 +170,12 @@ fn read_unit(image: &dyn Image, layout: &RuntimeLayout, array: u64, len: u64) ->
         match parsed {
             Record::NotInUse => {}
             Record::Manual { start, npages } => unit.manual.push((start, npages)),
-            Record::Good(span, details) => {
+            // A span that is being made is of this cycle: its thread cannot be stopped for the next one before that is done.
+            Record::Unpublished(span, details) if details.sweepgen != sweepgen => {
+                unit.incidents.count("span.bad_geometry");
+                unit.bad.push((span.start, details.npages));
+            }
+            Record::Good(span, details) | Record::Unpublished(span, details) => {
                 let last = span.start + details.npages * PAGE_SIZE - 1;
                 ends.extend([span.start, last].map(|at| AddrRange { start: Addr(at), len: 1 }));
                 unit.good.push((span, details));
@@ -181,17 +188,16 @@ fn read_unit(image: &dyn Image, layout: &RuntimeLayout, array: u64, len: u64) ->
         }
     }
 
-    // A span that does not begin and end where the process had memory is damage: tables are sized by spans. Asking costs nothing
-    // with a mapped core: nothing is read.
-    let mut scratch = Scratch::default();
-    let present = image.load(&ends, &mut scratch);
+    // A span that does not begin and end where the process had memory is damage: tables are sized by spans. Asking costs nothing:
+    // nothing is read.
+    let present = image.present(&ends);
     let mut i = 0;
     unit.good.retain(|(span, d)| {
         let page = |n: u64| AddrRange { start: Addr(span.start + n * PAGE_SIZE), len: PAGE_SIZE };
         let known = [page(0), page(d.npages - 1)]
             .into_iter()
             .enumerate()
-            .all(|(end, page)| !present.get(i + end).is_empty() || image.missing().bytes_in(page) > 0);
+            .all(|(end, page)| present[i + end] || image.missing().bytes_in(page) > 0);
         i += 2;
         if !known {
             unit.incidents.count("span.unmapped");
