@@ -98,7 +98,7 @@ fn located(version: &str) {
 /// The same of code for arm64.
 fn located_arm64(version: &str) {
     let recipe = Recipe { machine: Machine::Arm64, ..Mode::Default.into() };
-    let Some(file) = required(killed::core_of(version, FIXTURES, recipe, Writer::Emulator, "")) else { return };
+    let Some(file) = required(killed::core_of(version, FIXTURES, recipe, &[], Writer::Emulator, "")) else { return };
     check_located(version, "arm64", &file);
 }
 
