@@ -2,13 +2,15 @@
 //! executable, or a clear refusal. On the sample, so that no Go toolchain is needed.
 
 use crate::harness::binutils::{self, build_id};
-use crate::harness::{required, tool};
+use crate::harness::corefile::Run;
+use crate::harness::{Skip, required, tool};
 use crate::sample::unpacked;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -336,4 +338,46 @@ fn asked_from_servers() {
     let ran = ask(&split.stripped, &Server::start(move |_| Answer::File(wrong.clone())).url, &empty);
     assert_eq!(ran.code(), 0, "{}", ran.stderr());
     assert!(ran.stdout().contains("GNU build id: the executable has"), "{}", ran.stdout());
+}
+
+/// An https server with a certificate of its own is believed if `SSL_CERT_FILE` has that, and only then.
+#[test]
+fn asked_from_a_server_over_https() {
+    let Some(split) = Split::new() else { return };
+    let id = build_id(&split.stripped);
+    let (key, certificate) = (split.path("tls/key.pem"), split.path("tls/cert.pem"));
+    let mut make = Command::new("openssl");
+    make.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]);
+    make.args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"]);
+    let made =
+        make.arg("-keyout").arg(&key).arg("-out").arg(&certificate).output().map_err(|e| Skip(format!("openssl: {e}")));
+    let Some(made) = required(made) else { return };
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    fs::copy(&split.debug, split.path(&format!("served/buildid/{id}/debuginfo"))).unwrap();
+    let mut command = Command::new("openssl");
+    command.args(["s_server", "-accept", "localhost:0", "-WWW", "-cert"]).arg(&certificate).arg("-key").arg(&key);
+    let Some(mut server) = required(Run::spawn(command.current_dir(split.path("served")))) else { return };
+    let line = server.line("ACCEPT");
+    let port = line.rsplit(':').next().expect("a port").trim().to_owned();
+    let url = format!("https://localhost:{port}");
+    let ask = |cache: &str, trusted: &Path| {
+        let cache = split.path(cache);
+        let environment = [
+            ("DEBUGINFOD_URLS", &*url),
+            ("DEBUGINFOD_CACHE_PATH", cache.to_str().unwrap()),
+            ("DEBUGINFOD_TIMEOUT", "20"),
+            ("SSL_CERT_FILE", trusted.to_str().unwrap()),
+        ];
+        tool::core_with(&split.stripped, &unpacked().1, &["--debug-dir", "/nonexistent"], &environment)
+    };
+    let trusted = ask("cache-1", &certificate);
+    let (unknown, empty) = (ask("cache-2", Path::new("")), ask("cache-3", &key));
+    let _ = server.child.kill();
+    let _ = server.child.wait();
+    assert_eq!(trusted.code(), 0, "{}", trusted.stderr());
+    assert!(trusted.bytes() == expected(), "{}", trusted.stdout());
+    for (ran, said) in [(unknown, "certificate"), (empty, "no certificate in it")] {
+        assert_eq!(ran.code(), 0, "names are missing, nothing else: {}", ran.stderr());
+        assert!(ran.stdout().contains(said), "{said}: {}", ran.stdout());
+    }
 }

@@ -1,11 +1,12 @@
 //! Executables without debug information: the fixtures' totals are in [`crate::matrix`]; here is what keeps its name, and that the runtime
 //! is found without a symbol where the symbols say that it is.
 
-use crate::harness::corefile::core_of;
+use crate::harness::corefile::{CoreFile, core_of};
+use crate::harness::dying::Writer;
 use crate::harness::pprof::Profile;
-use crate::harness::program::Mode;
+use crate::harness::program::{Machine, Mode, Recipe};
 use crate::harness::toolchain::{minor, per_release};
-use crate::harness::{required, tool};
+use crate::harness::{killed, required, tool};
 use goref_fast::address::Addr;
 use goref_fast::image::{Image, Inputs, Process};
 use goref_fast::model::release;
@@ -17,6 +18,7 @@ per_release! {
     variables: variables_keep_their_names;
     functions: functions_keep_their_names;
     found_without_symbols: located;
+    found_without_symbols_arm64: located_arm64;
 }
 
 fn analyzed(version: &str, mode: Mode) -> Option<(Profile, String)> {
@@ -89,31 +91,42 @@ fn functions_keep_their_names(version: &str) {
 fn located(version: &str) {
     for mode in [Mode::Default, Mode::NoOpt, Mode::Pie] {
         let Some(file) = required(core_of(version, FIXTURES, mode, &[])) else { return };
-        let inputs = Inputs::open(&file.exe, &file.core, None).expect("two files");
-        let process = Process::parse(&inputs).expect("a core");
-        let exe = &process.executable;
-        let found = release::locate(exe, &process.image, process.load_bias).expect("the runtime");
-        let found: BTreeMap<&str, u64> = found.into_iter().collect();
-        let symbol = |name: &str| {
-            let symbol = exe.symbol(&format!("runtime.{name}")).unwrap_or_else(|| panic!("no symbol {name}"));
-            symbol.address.wrapping_add(process.load_bias)
-        };
-        // Lists are found by their first element, which several variables may have.
-        for name in ["allm", "allfin"] {
-            let word = |at: u64| process.image.read_u64(Addr(at)).expect("a word");
-            assert_eq!(word(found[name]), word(symbol(name)), "{version} {}: {name}", mode.name());
-        }
-        // Before Go 1.19 it has nothing that spans could be compared with.
-        if minor(version) >= 19 {
-            assert_eq!(found.get("gcController"), Some(&symbol("gcController")), "{version} {}", mode.name());
-        }
-        for name in ["firstmoduledata", "mheap_", "allgs", "allp", "memstats", "buildVersion", "waitReasonStrings"] {
-            assert_eq!(found.get(name), Some(&symbol(name)), "{version} {}: {name}", mode.name());
-        }
-        assert_eq!(found["gcphase"], symbol("writeBarrier"), "{version} {}", mode.name());
-        // Without a queued cleanup it is not found, and nobody needs it.
-        if let Some(at) = found.get("gcCleanups") {
-            assert_eq!(*at, symbol("gcCleanups"), "{version} {}", mode.name());
-        }
+        check_located(version, mode.name(), &file);
+    }
+}
+
+/// The same of code for arm64.
+fn located_arm64(version: &str) {
+    let recipe = Recipe { machine: Machine::Arm64, ..Mode::Default.into() };
+    let Some(file) = required(killed::core_of(version, FIXTURES, recipe, &[], Writer::Emulator, "")) else { return };
+    check_located(version, "arm64", &file);
+}
+
+fn check_located(version: &str, build: &str, file: &CoreFile) {
+    let inputs = Inputs::open(&file.exe, &file.core, None).expect("two files");
+    let process = Process::parse(&inputs).expect("a core");
+    let exe = &process.executable;
+    let found = release::locate(exe, &process.image, process.load_bias).expect("the runtime");
+    let found: BTreeMap<&str, u64> = found.into_iter().collect();
+    let symbol = |name: &str| {
+        let symbol = exe.symbol(&format!("runtime.{name}")).unwrap_or_else(|| panic!("no symbol {name}"));
+        symbol.address.wrapping_add(process.load_bias)
+    };
+    // Lists are found by their first element, which several variables may have.
+    for name in ["allm", "allfin"] {
+        let word = |at: u64| process.image.read_u64(Addr(at)).expect("a word");
+        assert_eq!(word(found[name]), word(symbol(name)), "{version} {}: {name}", build);
+    }
+    // Before Go 1.19 it has nothing that spans could be compared with.
+    if minor(version) >= 19 {
+        assert_eq!(found.get("gcController"), Some(&symbol("gcController")), "{version} {}", build);
+    }
+    for name in ["firstmoduledata", "mheap_", "allgs", "allp", "memstats", "buildVersion", "waitReasonStrings"] {
+        assert_eq!(found.get(name), Some(&symbol(name)), "{version} {}: {name}", build);
+    }
+    assert_eq!(found["gcphase"], symbol("writeBarrier"), "{version} {}", build);
+    // Without a queued cleanup it is not found, and nobody needs it.
+    if let Some(at) = found.get("gcCleanups") {
+        assert_eq!(*at, symbol("gcCleanups"), "{version} {}", build);
     }
 }

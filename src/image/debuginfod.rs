@@ -8,6 +8,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
+
 use super::Watch;
 use super::decompress::{LOOK_EVERY, RESERVE, free_space};
 
@@ -22,6 +24,8 @@ pub struct Debuginfod {
     pub timeout: Duration,
     /// The longest download.
     pub max_time: Duration,
+    /// Certificates (PEM) of those who may vouch for an `https://` server, instead of the public ones.
+    pub certificates: Option<PathBuf>,
 }
 
 /// As other clients: `DEBUGINFOD_TIMEOUT`.
@@ -30,12 +34,15 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 /// `DEBUGINFOD_MAXTIME`; other clients wait forever.
 const MAX_TIME: Duration = Duration::from_secs(15 * 60);
 
+/// Bytes of certificates that are read: all public ones are a quarter of a megabyte.
+const MAX_CERTIFICATES: u64 = 16 << 20;
+
 /// The longest file taken from a server.
 const MAX_SIZE: u64 = 64 << 30;
 
 impl Debuginfod {
-    /// As the environment says (`DEBUGINFOD_URLS`, `DEBUGINFOD_CACHE_PATH`, `DEBUGINFOD_TIMEOUT`, `DEBUGINFOD_MAXTIME`); `None` if it
-    /// names no server or there is no folder for what they send.
+    /// As the environment says (`DEBUGINFOD_URLS`, `DEBUGINFOD_CACHE_PATH`, `DEBUGINFOD_TIMEOUT`, `DEBUGINFOD_MAXTIME`, `SSL_CERT_FILE`); `None`
+    /// if it names no server or there is no folder for what they send.
     #[must_use]
     pub fn from_env() -> Option<Self> {
         let text = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
@@ -53,6 +60,7 @@ impl Debuginfod {
             cache,
             timeout: seconds("DEBUGINFOD_TIMEOUT").unwrap_or(TIMEOUT),
             max_time: seconds("DEBUGINFOD_MAXTIME").unwrap_or(MAX_TIME),
+            certificates: path("SSL_CERT_FILE"),
         })
     }
 
@@ -66,6 +74,7 @@ impl Debuginfod {
             return Ok(file);
         }
         let kept = |e: io::Error| format!("{}: cannot keep debug information: {e}", folder.display());
+        let tls = ureq::tls::TlsConfig::builder().root_certs(self.trusted()?).build();
         std::fs::create_dir_all(&folder).map_err(kept)?;
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .user_agent(concat!("goref-fast/", env!("CARGO_PKG_VERSION")))
@@ -73,6 +82,7 @@ impl Debuginfod {
             .timeout_connect(Some(self.timeout))
             .timeout_recv_response(Some(self.timeout))
             .timeout_global(Some(self.max_time))
+            .tls_config(tls)
             .build()
             .into();
         let mut refused = Vec::new();
@@ -89,6 +99,21 @@ impl Debuginfod {
         // Gone if nothing was kept in it.
         let _ = std::fs::remove_dir(&folder);
         Err(refused.join("; "))
+    }
+}
+
+impl Debuginfod {
+    /// Whose certificates are believed.
+    fn trusted(&self) -> Result<RootCerts, String> {
+        let Some(path) = &self.certificates else { return Ok(RootCerts::WebPki) };
+        let wrong = |why: String| format!("SSL_CERT_FILE {}: {why}", path.display());
+        let file = File::open(path).map_err(|e| wrong(e.to_string()))?;
+        let mut pem = Vec::new();
+        file.take(MAX_CERTIFICATES).read_to_end(&mut pem).map_err(|e| wrong(e.to_string()))?;
+        let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
+            .filter_map(|item| if let Ok(PemItem::Certificate(certificate)) = item { Some(certificate) } else { None })
+            .collect();
+        if certificates.is_empty() { Err(wrong("no certificate in it".to_owned())) } else { Ok(certificates.into()) }
     }
 }
 

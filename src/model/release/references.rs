@@ -79,7 +79,8 @@ enum Access {
     Other,
 }
 
-/// Calls `f` for each address made by `ADRP` and a following instruction with the same register.
+/// Calls `f` for each address made by `ADRP` and a following instruction with the same register. Up to Go 1.19 that is an `ADD`, and the
+/// access comes behind it.
 fn each_access(code: &[u8], pc: u64, mut f: impl FnMut(u64, Access)) {
     let mut pages: [Option<u64>; 32] = [None; 32];
     for (i, word) in (0u64..).zip(code.chunks_exact(4)) {
@@ -105,6 +106,9 @@ fn each_access(code: &[u8], pc: u64, mut f: impl FnMut(u64, Access)) {
             && let Some(page) = pages[rn]
         {
             f(page.wrapping_add(offset), access);
+            if access == Access::Address && rd == rn {
+                pages[rd] = Some(page.wrapping_add(offset));
+            }
         }
     }
 }
@@ -137,6 +141,17 @@ mod tests {
         let mut counts = FxHashMap::default();
         Machine::Arm64.count_flag_tests(&code, 0x1000, &mut counts);
         assert_eq!(counts.into_iter().collect::<Vec<_>>(), [(0x2010, 1)]);
+    }
+
+    /// As Go 1.18 has it.
+    #[test]
+    fn arm64_with_the_address_in_a_register() {
+        // ADRP R27, +1 page; ADD $0xc0, R27, R27; MOVWU (R27), R1.
+        let code: Vec<u8> =
+            [0xb000_001b_u32, 0x9103_037b, 0xb940_0361].into_iter().flat_map(u32::to_le_bytes).collect();
+        let mut counts = FxHashMap::default();
+        Machine::Arm64.count_flag_tests(&code, 0x1000, &mut counts);
+        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [(0x20c0, 1)]);
     }
 
     #[test]
