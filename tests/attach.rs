@@ -375,13 +375,21 @@ fn killed_guards_leave_what_the_next_attach_removes() {
     let look = |snapshot: u32| {
         let status = fs::read_to_string(format!("/proc/{snapshot}/status")).expect("status");
         let guard = status.lines().find_map(|line| line.strip_prefix("TracerPid:\t")).and_then(|pid| pid.parse().ok());
-        signal(guard.expect("a tracer"), "-KILL");
+        let guard: u32 = guard.expect("a tracer");
+        // It may have ended of its own accord.
+        let _ = Command::new("kill").args(["-KILL", &guard.to_string()]).stderr(Stdio::null()).status();
         while stat(&snapshot.to_string(), 0).is_some_and(|state| state != "Z") {
             std::thread::sleep(Duration::from_millis(1));
         }
     };
-    let Some(code) = with_snapshot(&busy, look) else { return };
-    assert_eq!(code, 1, "its memory is gone");
+    // The attacher may have had all that it wanted before it was stopped.
+    for attempt in 0.. {
+        let Some(code) = with_snapshot(&busy, look) else { return };
+        if code == 1 {
+            break;
+        }
+        assert!(code == 0 && attempt < 20, "its memory is gone: {code}");
+    }
     assert!(snapshot_of(busy.pid()).is_some(), "a dead child is left");
     let Some(ran) = required(attach(busy.pid(), &["--pause", "fork"])) else { return };
     assert_eq!((ran.code(), snapshot_of(busy.pid())), (0, None), "{}", ran.stderr());
