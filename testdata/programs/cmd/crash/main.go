@@ -46,6 +46,9 @@ var (
 	spinning int32
 	sink     uint64
 	held     func()
+
+	// A func value, so that calling it takes the goroutine's own closure out of the register for closures.
+	announce = func() { atomic.AddInt32(&spinning, 1) }
 )
 
 //go:noinline
@@ -85,7 +88,7 @@ func crash(way string) {
 //
 //go:noinline
 func spin(v *V) {
-	atomic.AddInt32(&spinning, 1)
+	announce()
 	for {
 		v[0]++
 	}
@@ -109,7 +112,7 @@ func entered2(n uint64, a [8]uint64) uint64 {
 //go:noinline
 func enter(v *V, s []*V) {
 	n := uint64(0)
-	atomic.AddInt32(&spinning, 1)
+	announce()
 	for {
 		v, s, n = entered(v, s, n)
 	}
