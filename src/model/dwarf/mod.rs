@@ -234,6 +234,12 @@ impl<'img> DebugInfo<'img> {
         exe.has_debug_info() || exe.debug_file().is_some()
     }
 
+    /// Whether it describes the program itself, and not only its libraries or what cgo has compiled.
+    #[must_use]
+    pub fn has_program(&self) -> bool {
+        self.units.iter().any(|unit| unit.file.index == 0)
+    }
+
     /// What is known of an executable without debug information, in the same form: no function has variables.
     ///
     /// * `variables`: by address; an opaque type stands for one that nobody knows.
