@@ -236,7 +236,10 @@ impl<'img> Executable<'img> {
     #[must_use]
     pub fn is_go(&self) -> bool {
         self.build_ids.go.is_some()
-            || self.sections.iter().any(|s| s.name.ends_with(".gopclntab") || matches!(s.name, ".go.buildinfo" | ".note.go.abihash"))
+            || self
+                .sections
+                .iter()
+                .any(|s| s.name.ends_with(".gopclntab") || matches!(s.name, ".go.buildinfo" | ".note.go.abihash"))
     }
 
     /// Raw contents of `.go.buildinfo`, from which the Go version can be read.

@@ -111,7 +111,18 @@ impl<'img> Process<'img> {
         let CoreNotes { threads, files, auxv, .. } = notes;
         let program = Library { executable, load_bias };
         let (Library { executable, load_bias }, linked_program) = with_runtime(program, &mut libraries)?;
-        Ok(Self { architecture, image, threads, files, auxv, executable, libraries, linked_program, load_bias, incidents })
+        Ok(Self {
+            architecture,
+            image,
+            threads,
+            files,
+            auxv,
+            executable,
+            libraries,
+            linked_program,
+            load_bias,
+            incidents,
+        })
     }
 }
 

@@ -171,10 +171,12 @@ impl<'img> DebugInfo<'img> {
         let mut incidents = Incidents::default();
         let mut sections = vec![Sections::read(exe, &mut incidents)?];
         let mut units = die::read_units(&sections[0], FileBase::default(), &mut incidents);
+        // Without it, none is missed in a library.
+        let has_program = !units.is_empty();
         let mut offset = sections[0].info_len();
         for &(library, shift) in libraries {
             let Ok(read) = Sections::read(library, &mut incidents) else {
-                incidents.count("dwarf.library_without_debug_information");
+                incidents.add("dwarf.library_without_debug_information", u64::from(has_program));
                 continue;
             };
             let file = FileBase { index: sections.len(), offset, shift };
