@@ -108,7 +108,8 @@ fn partial(file: &CoreFile, whole: &Profile, lost: &[Range<u64>], closures: usiz
     }
     let bytes: u64 = lost.iter().map(|range| range.end - range.start).sum();
     let (said, stdout) = (one.stderr(), one.stdout());
-    assert!(said.contains(&format!("the core lacks {bytes} B")), "{lost:x?}: {said}");
+    let lacks = format!("the core lacks {bytes} bytes of the heap's pages");
+    assert!(said.contains(&lacks), "{lost:x?}: {said}");
     let profile = one.decode();
     let line = stdout.lines().find(|l| l.starts_with("heap in use")).expect("totals");
     let (in_use, parts, reachable) = books(line);
