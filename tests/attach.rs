@@ -12,6 +12,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How a process can be made to stand still.
@@ -498,6 +499,11 @@ fn what_cannot_be_attached_to_is_refused() {
     assert_eq!(ran.code(), 1);
     assert!(ran.stderr().contains("expected a Go program") && ran.stderr().contains("help:"), "{}", ran.stderr());
     sleeper.kill().expect("kill");
+    // The signal is on its way; its parent, which we are, sees it end.
+    let dead = || fs::read_to_string(format!("/proc/{}/stat", sleeper.id())).is_ok_and(|stat| stat.contains(") Z "));
+    while !dead() {
+        thread::sleep(Duration::from_millis(1));
+    }
     let ran = tool::attach(sleeper.id(), &[]);
     assert!(ran.code() == 1 && ran.stderr().contains("is dead"), "{}", ran.stderr());
     sleeper.wait().expect("wait");

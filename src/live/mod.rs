@@ -7,7 +7,6 @@
 //!
 //! What differs between machines is in `machine`; what is unsafe is in `ptrace`.
 
-mod cache;
 mod choose;
 mod copied;
 mod core_file;
@@ -17,6 +16,7 @@ mod memory;
 mod pages;
 mod proc;
 mod ptrace;
+mod reader;
 mod snapshot;
 mod subject;
 mod tracee;
@@ -33,6 +33,7 @@ use crate::address::AddrRange;
 use crate::error::{Error, Result};
 use crate::image::{FileMapping, Thread};
 use guard::{Guard, Order, Refusal, Registers};
+use reader::Reader;
 
 /// A process whose memory stands still. Dropping it lets everything go.
 #[derive(Debug)]
@@ -119,10 +120,16 @@ impl Frozen {
         Ok(Self { guard, mappings, choice, pid: subject.pid, _first: FirstToGo::volunteer() })
     }
 
+    /// Reads what stands still: the snapshot if there is one.
+    fn reader(&self) -> Reader {
+        let frozen = self.guard.frozen;
+        if self.guard.stopped.is_some() { Reader::of_snapshot(frozen) } else { Reader::new(frozen) }
+    }
+
     /// Its memory.
     #[must_use]
     pub fn image(&self) -> LiveImage {
-        LiveImage::new(self.guard.frozen, &self.mappings)
+        LiveImage::new(self.reader(), &self.mappings, choose::window_budget())
     }
 
     /// How it was made to stand still.
@@ -185,7 +192,7 @@ impl Frozen {
         packed: bool,
     ) -> std::io::Result<()> {
         let source = core_file::Source {
-            frozen: self.guard.frozen,
+            reader: self.reader(),
             pid: self.pid,
             mappings: &self.mappings,
             registers: &self.guard.threads,
