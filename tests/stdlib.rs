@@ -34,7 +34,7 @@ fn typed_share(version: &str) -> [u64; 2] {
 }
 
 /// How many paths of a finding are shown.
-const SHOWN: usize = 16;
+const SHOWN: usize = 40;
 
 per_release! {
     default: |version| check_all(version, Mode::Default.into());
@@ -115,6 +115,7 @@ fn check(version: &str, recipe: Recipe, program: &str, file: &CoreFile) -> Vec<S
          objects with pointers; excused {objects}",
         recipe.name()
     );
+    if std::env::var_os("GOREF_SHOW").is_some() { eprintln!("{}", unexplained(&found, dump.memory()).join("\n")); }
     if shares.iter().zip(typed_share(version)).any(|(share, least)| *share < least) {
         wrong.push(format!("types explain {shares:?} of a thousand bytes, objects with pointers:"));
         wrong.extend(unexplained(&found, dump.memory()));

@@ -15,7 +15,7 @@
 
 use crate::address::{Addr, AddrRange};
 use crate::image::{Image, Scratch};
-use crate::model::descriptors::{ClosureStruct, Descriptors, ModuleTypes};
+use crate::model::descriptors::{Descriptors, ModuleTypes};
 use crate::model::dwarf::{Capture, DebugInfo};
 use crate::model::modules::Modules;
 use crate::model::release::references::Machine;
@@ -38,8 +38,6 @@ pub struct Surroundings<'a, 'img> {
     pub debug: &'a DebugInfo<'img>,
     /// Type descriptors.
     pub descriptors: &'a Descriptors,
-    /// Where they lie, by module.
-    pub module_types: &'a [ModuleTypes],
     /// What to add to the executable's addresses.
     pub load_bias: u64,
 }
@@ -68,12 +66,15 @@ impl Closures {
         let link_pc = entry.wrapping_sub(from.load_bias);
         let Some(layout) = from.debug.closure_layout(types, link_pc) else { return (None, Vec::new()) };
         let mut captures = layout.captures_in(types, room).into_owned();
-        if let Some(allocated) = self.allocated_as(from, entry).filter(|allocated| allocated.size <= room) {
+        let allocated = self.descriptor(from, entry).and_then(|rtype| from.descriptors.closure_struct(from.image, rtype));
+        if let Some(allocated) = allocated.filter(|allocated| allocated.size <= room) {
             let variables = from.debug.closure_variables(link_pc);
             let said = captures.len();
+            let modules = from.modules.list.iter();
+            let modules: Vec<_> = modules.map(|m| ModuleTypes { types: m.types.start, etypes: m.types.end() }).collect();
             let mut more = Vec::new();
             for (name, offset, rtype) in allocated.captures {
-                let Some(ty) = from.descriptors.type_of(from.image, from.module_types, types, rtype) else { continue };
+                let Some(ty) = from.descriptors.type_of(from.image, &modules, types, rtype) else { continue };
                 let ty = from.debug.without_shapes(types, &layout.function, ty);
                 let end = offset.saturating_add(types.get(ty).size);
                 let is_new = captures.iter().all(|(_, at, known)| end <= *at || at + types.get(*known).size <= offset);
@@ -90,16 +91,16 @@ impl Closures {
         (Some(layout.function), captures)
     }
 
-    /// The type of closure objects whose code starts at `entry`, if the code that makes them was found.
+    /// The descriptor of closure objects whose code starts at `entry` (an address of the process), if the code that makes them was found.
     #[must_use]
-    pub fn allocated_as(&self, from: &Surroundings<'_, '_>, entry: u64) -> Option<ClosureStruct> {
+    pub fn descriptor(&self, from: &Surroundings<'_, '_>, entry: u64) -> Option<Addr> {
         let (package, code) = from.debug.package_code(entry.wrapping_sub(from.load_bias))?;
         let known = self.packages.get(&package).map(|sites| Arc::clone(&sites));
         let sites = known.unwrap_or_else(|| {
             let sites = Arc::new(find_sites(from, code));
             Arc::clone(&self.packages.entry(package).or_insert(sites))
         });
-        from.descriptors.closure_struct(from.image, (*sites.get(&entry)?)?)
+        *sites.get(&entry)?
     }
 }
 
@@ -119,7 +120,7 @@ fn find_sites(from: &Surroundings<'_, '_>, code: impl Iterator<Item = (u64, u64)
         let mut last = None;
         machine.each_address(loaded.get(0), start, |addr| {
             if main.descriptors.contains(Addr(addr)) {
-                last = Some(Addr(addr));
+                last = Some(Addr(addr)).filter(|rtype| from.descriptors.closure_struct(from.image, *rtype).is_some());
             } else if main.text.contains(Addr(addr))
                 && let Some(rtype) = last.take()
             {

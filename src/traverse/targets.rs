@@ -328,7 +328,6 @@ impl<'a, 'img> Resolver<'a, 'img> {
             modules: world.modules,
             debug: self.debug,
             descriptors: world.descriptors,
-            module_types: &world.module_types,
             load_bias: self.load_bias,
         };
         let (function, captures) = self.allocated.captures(&from, &mut self.types, func.entry, u64::from(room));

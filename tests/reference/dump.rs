@@ -45,6 +45,7 @@ impl<'p, 'img> Dump<'p, 'img> {
         let descriptors = Descriptors::new(&debug.types, &debug.constants).expect("descriptors");
         let roots = roots::collect(&Sources {
             image,
+            descriptors: &descriptors,
             threads: &process.threads,
             debug: &debug,
             executable: &process.executable,
@@ -81,7 +82,6 @@ impl<'p, 'img> Dump<'p, 'img> {
             modules: &self.modules,
             debug: &self.debug,
             descriptors: &self.descriptors,
-            module_types: &self.module_types,
             load_bias: self.process.load_bias,
         };
         let (function, captures) = self.closures.captures(&from, &mut self.types, entry, room);

@@ -149,7 +149,7 @@ impl<'r, 'p, 'img> Reader<'r, 'p, 'img> {
                 let Kind::Struct(fields) = &types.get(*ty).kind else { return self.words };
                 for (i, field) in fields.iter().enumerate() {
                     let times = types.find("chan time.Time").filter(|_| &*field.name == "c");
-                    if &*field.name == "timer" {
+                    if matches!(&*field.name, "timer" | "r") {
                         self.place.push(i as u32);
                         self.value(field.ty, field.offset);
                         self.place.pop();
