@@ -1,6 +1,5 @@
 //! The one file that knows every stage: calls them in order, times them, and hands the result to the outputs.
 
-use crate::address::{Addr, AddrRange, WORD};
 mod attach;
 mod books;
 mod capture;
@@ -9,6 +8,7 @@ mod opened;
 
 pub use capture::capture;
 
+use crate::address::{Addr, AddrRange, WORD};
 use crate::aggregate::{Amount, Books, PathNode, PathTree, Totals, TypeTotal};
 use crate::config::Config;
 use crate::error::{Context, Error, Result};

@@ -384,7 +384,7 @@ fn survives(what: &str, exe: &Path, core: &Path, random: &mut Random) -> i32 {
 }
 
 /// Bytes of the totals line: heap in use, the sum of its parts, reachable.
-fn books(line: &str) -> (u64, u64, u64) {
+pub fn books(line: &str) -> (u64, u64, u64) {
     let bytes = |text: &str| text.split(" B").next().and_then(|t| t.split(' ').next_back()?.parse::<u64>().ok());
     let after = |word: &str| line.split(word).nth(1).and_then(bytes);
     let need = |word: &str| after(word).unwrap_or_else(|| panic!("no {word} in {line}"));

@@ -5,13 +5,14 @@ use crate::fixtures::unmet;
 use crate::harness::corefile::{CoreFile, Run, core_of, gcore};
 use crate::harness::dying::{self, Death, Writer};
 use crate::harness::program::{Mode, Program};
+use crate::harness::rewritten::{Rewritten, word};
 use crate::harness::toolchain::{Toolchain, newest};
 use crate::harness::{Skip, binutils, expect, required, root, sparse, tool};
 use crate::sample::unpacked;
 use object::{Object, ObjectSection, ObjectSegment};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// The profile of the sample.
@@ -56,90 +57,23 @@ fn compressed_by_other_programs() {
     }
 }
 
-/// A core whose headers the tests rewrite; the offsets are those of the ELF specification.
-struct Rewritten {
-    file: File,
-    path: PathBuf,
-    headers: Vec<[u8; 56]>,
-    _dir: tempfile::TempDir,
-}
-
-impl Rewritten {
-    fn sample() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("core");
-        sparse::copy(&mut File::open(&unpacked().1).unwrap(), &path).unwrap();
-        let file = File::options().read(true).write(true).open(&path).unwrap();
-        let mut ehdr = [0; 64];
-        file.read_exact_at(&mut ehdr, 0).unwrap();
-        let offset = u64::from_le_bytes(ehdr[32..40].try_into().unwrap());
-        let count = u16::from_le_bytes(ehdr[56..58].try_into().unwrap());
-        let headers = (0..u64::from(count)).map(|i| {
-            let mut header = [0; 56];
-            file.read_exact_at(&mut header, offset + 56 * i).unwrap();
-            header
-        });
-        let headers = headers.collect();
-        Self { file, path, headers, _dir: dir }
-    }
-
-    /// The file offset of the description of the note with this type, and its length.
-    fn note(&self, n_type: u32) -> (u64, u64) {
-        let notes = self.headers.iter().find(|h| h[0] == 4).expect("PT_NOTE");
-        let (mut at, end) = (word(notes, 8), word(notes, 8) + word(notes, 32));
-        while at < end {
-            let mut header = [0; 12];
-            self.file.read_exact_at(&mut header, at).unwrap();
-            let [name, desc, found] = [0, 4, 8].map(|i| u32::from_le_bytes(header[i..i + 4].try_into().unwrap()));
-            let (desc_at, desc_len) = (at + 12 + u64::from(name.next_multiple_of(4)), u64::from(desc));
-            if found == n_type {
-                return (desc_at, desc_len);
-            }
-            at = desc_at + desc_len.next_multiple_of(4);
-        }
-        panic!("no note of type {n_type:#x}");
-    }
-}
-
-fn word(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
-}
-
 const NT_FILE: u32 = 0x4649_4c45;
 
 /// Every segment cut into pieces, more than the file header can count, as in a process with so many mappings.
 #[test]
 fn more_than_65535_segments() {
     const PIECE: u64 = 16 << 10;
-    let core = Rewritten::sample();
-    let mut table = Vec::new();
-    for header in &core.headers {
-        if header[0] != 1 {
-            table.extend(header);
-            continue;
-        }
-        let [offset, vaddr, _, filesz, memsz] = [8, 16, 24, 32, 40].map(|at| word(header, at));
-        for at in (0..memsz).step_by(PIECE as usize) {
-            let mut piece = *header;
-            let held = filesz.saturating_sub(at).min(PIECE);
-            for (at, value) in [(8, offset + at), (16, vaddr + at), (32, held), (40, PIECE.min(memsz - at))] {
-                piece[at..at + 8].copy_from_slice(&value.to_le_bytes());
-            }
-            table.extend(piece);
-        }
-    }
-    let count = (table.len() / 56) as u32;
+    let core = Rewritten::of(&unpacked().1);
+    core.cut(|segment| {
+        let cuts = segment.clone().step_by(PIECE as usize);
+        cuts.map(|at| (at..segment.end.min(at + PIECE), true)).collect()
+    });
+    let mut sections = [0; 8];
+    core.file.read_exact_at(&mut sections, 40).unwrap();
+    let mut count = [0; 4];
+    core.file.read_exact_at(&mut count, word(&sections, 0) + 44).unwrap();
+    let count = u32::from_le_bytes(count);
     assert!(count > 65_535, "{count} segments");
-    let mut section_0 = [0; 64];
-    section_0[44..48].copy_from_slice(&count.to_le_bytes());
-    let end = core.file.metadata().unwrap().len();
-    let sections = end + table.len() as u64;
-    core.file.write_all_at(&table, end).unwrap();
-    core.file.write_all_at(&section_0, sections).unwrap();
-    core.file.write_all_at(&end.to_le_bytes(), 32).unwrap();
-    core.file.write_all_at(&sections.to_le_bytes(), 40).unwrap();
-    // e_phnum, e_shentsize, e_shnum, e_shstrndx
-    core.file.write_all_at(&[0xff, 0xff, 64, 0, 1, 0, 0, 0], 56).unwrap();
     let ran = tool::core_ok(&unpacked().0, &core.path, &["-q"]);
     assert!(ran.bytes() == expected(), "other bytes than from {} segments", core.headers.len());
 }
@@ -150,7 +84,7 @@ fn cores_without_some_notes() {
     const NT_AUXV: u32 = 6;
     let whole = tool::core_ok(&unpacked().0, &unpacked().1, &["-q"]).decode();
     for n_types in [&[NT_FILE][..], &[NT_AUXV], &[NT_FILE, NT_AUXV]] {
-        let core = Rewritten::sample();
+        let core = Rewritten::of(&unpacked().1);
         for n_type in n_types {
             let (desc, _) = core.note(*n_type);
             // The type stands before the name "CORE\0", padded to 8 bytes.
@@ -168,7 +102,7 @@ fn cores_without_some_notes() {
 fn file_offsets_in_large_pages() {
     let expected = expected();
     for page_size in [4096u64, 16384, 65536] {
-        let core = Rewritten::sample();
+        let core = Rewritten::of(&unpacked().1);
         let (desc, len) = core.note(NT_FILE);
         let mut bytes = vec![0; len as usize];
         core.file.read_exact_at(&mut bytes, desc).unwrap();
@@ -323,7 +257,7 @@ fn cut_off_by_the_kernel() {
 fn cut_off_in_the_heap() {
     const ARENA_CHUNK: u64 = 4 << 20;
     let whole = tool::core_ok(&unpacked().0, &unpacked().1, &["-q"]).decode().total();
-    let core = Rewritten::sample();
+    let core = Rewritten::of(&unpacked().1);
     // Writable, and aligned as only the heap is.
     let is_heap =
         |h: &[u8; 56]| h[0] == 1 && h[4] == 6 && word(h, 16) > 1 << 32 && word(h, 16).is_multiple_of(ARENA_CHUNK);

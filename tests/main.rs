@@ -9,6 +9,7 @@
 //! * [`crash`]: programs that die in several ways, dumped by the kernel or by gdb; every object that a crash makes is named.
 //! * [`debug_files`]: debug information in files of its own, on servers; executables in a sysroot.
 //! * [`kinds`]: kernel cores of every filter, cut off by limits, of too many segments, compressed; odd executables.
+//! * [`lost_pages`]: cores that lack pages of the heap: closures that cannot be told apart, against the reference walkers.
 //! * [`books`]: a program that states its own books: every total, counter and kind of garbage; and roots left out one kind at a time.
 //! * [`cgo`]: goroutines in C code and in functions that C called.
 //! * [`churn`]: dumps taken at any time, and in each phase of a collection: in the sweeper, the allocator, the middle of growing stacks.
@@ -44,6 +45,7 @@ mod fixtures;
 mod harness;
 mod hostile;
 mod kinds;
+mod lost_pages;
 mod matrix;
 mod reference;
 mod releases;

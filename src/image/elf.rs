@@ -30,12 +30,12 @@ pub(crate) fn bytes_at(data: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
 /// The smallest page size: load addresses are multiples of it, also where the kernel has larger pages.
 pub(crate) const PAGE_SIZE: u64 = 4096;
 
-const EHDR_SIZE: usize = 64;
+pub(super) const EHDR_SIZE: usize = 64;
 pub(crate) const PHDR_SIZE: usize = 56;
-const SHDR_SIZE: usize = 64;
+pub(super) const SHDR_SIZE: usize = 64;
 
 /// `e_phnum` when the real number of program headers is in `sh_info` of section 0.
-const PN_XNUM: u16 = 0xffff;
+pub(super) const PN_XNUM: u16 = 0xffff;
 
 /// The fields of the ELF file header that are used here.
 #[derive(Clone, Debug)]

@@ -5,9 +5,10 @@
 //! live process would need it, and lets tests prove that nothing depends on borrowing.
 
 pub mod copying;
+pub(crate) mod core_head;
 pub mod debuginfod;
 mod decompress;
-mod elf;
+pub(crate) mod elf;
 pub mod executable;
 mod extents;
 mod identity;

@@ -65,6 +65,9 @@ impl<'a> Iterator for Notes<'a> {
     }
 }
 
+/// Name of the records of a core that are read.
+pub(super) const CORE_NAME: &[u8] = b"CORE";
+
 /// What the notes of a core say.
 #[derive(Clone, Debug)]
 pub(crate) struct CoreNotes {
@@ -87,7 +90,7 @@ impl CoreNotes {
     /// Adds the records of one PT_NOTE segment.
     pub(crate) fn read(&mut self, mut notes: Notes<'_>, incidents: &mut Incidents) {
         for note in &mut notes {
-            if note.name != b"CORE" {
+            if note.name != CORE_NAME {
                 continue;
             }
             let known = match note.n_type {
@@ -140,10 +143,11 @@ impl CoreNotes {
     }
 }
 
-/// Where `struct elf_prstatus` keeps what is used here beside the registers; the same on all 64-bit machines.
-mod prstatus {
-    pub(super) const CURSIG: usize = 12;
-    pub(super) const PID: usize = 32;
+/// Where `struct elf_prstatus` keeps what is used beside the registers; the same on all 64-bit machines.
+pub(super) mod prstatus {
+    pub(in crate::image) const CURSIG: usize = 12;
+    pub(in crate::image) const PID: usize = 32;
+    pub(in crate::image) const PPID: usize = 36;
 }
 
 fn parse_prstatus(desc: &[u8], architecture: &Architecture) -> Option<Thread> {

@@ -2,8 +2,8 @@
 //!
 //! Held are, but for what the caller leaves out: the private memory that may have been written, and of every other file mapping its first page if that is an ELF
 //! header (build ids). What was never touched is known from `/proc/PID/pagemap` and not read; pages of zeros become holes of the file. The
-//! layout is fixed before anything is written: file header, section header 0 (only for more than 65534 program headers), program
-//! headers, notes, then the segments, each at a multiple of the page size.
+//! layout is fixed before anything is written: headers, notes ([`crate::image::core_head`]), then the segments, each at a multiple of the
+//! page size.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -14,25 +14,13 @@ use super::memory;
 use super::pages::Pages;
 use super::proc::{Mapping, Status};
 use crate::address::{Addr, AddrRange};
+use crate::image::core_head::{self, NT_AUXV, NT_FILE, NT_FPREGSET, NT_PRPSINFO, NT_PRSTATUS, PT_LOAD, PT_NOTE};
+use crate::image::elf;
 use crate::image::recording::without;
 
 const PAGE: u64 = 4096;
 /// Bytes that are read at a time.
 const CHUNK: u64 = 1 << 20;
-
-const EHDR: u64 = 64;
-const SHDR: u64 = 64;
-const PHDR: u64 = 56;
-/// `e_phnum` when the real number is in section header 0.
-const PN_XNUM: u64 = 0xffff;
-
-const PT_LOAD: u32 = 1;
-const PT_NOTE: u32 = 4;
-const NT_PRSTATUS: u32 = 1;
-const NT_FPREGSET: u32 = 2;
-const NT_PRPSINFO: u32 = 3;
-const NT_AUXV: u32 = 6;
-const NT_FILE: u32 = 0x4649_4c45;
 
 /// Where a core is written to.
 trait CoreSink: Write {
@@ -110,6 +98,20 @@ struct Segment {
     anonymous: bool,
 }
 
+impl Segment {
+    fn header(&self) -> elf::Segment {
+        elf::Segment {
+            p_type: PT_LOAD,
+            p_flags: self.flags,
+            p_offset: self.offset,
+            p_vaddr: self.range.start.0,
+            p_filesz: self.held,
+            p_memsz: self.range.len,
+            p_align: PAGE,
+        }
+    }
+}
+
 fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
     let notes = notes(source);
     let pages = Pages::open(source.frozen);
@@ -119,21 +121,24 @@ fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
         cut(whole, &absent(whole, source.left_out, pages.as_ref()))
     });
     let mut segments: Vec<Segment> = parts.collect();
-    let count = segments.len() as u64 + 1;
-    let many = count >= PN_XNUM;
-    let phoff = EHDR + if many { SHDR } else { 0 };
-    let notes_at = phoff + count * PHDR;
+    let notes_at = core_head::headers_len(segments.len() + 1);
     let mut at = (notes_at + notes.len() as u64).next_multiple_of(PAGE);
     for s in &mut segments {
         s.offset = at;
         at += s.held;
     }
+    let of_notes = elf::Segment {
+        p_type: PT_NOTE,
+        p_flags: 0,
+        p_offset: notes_at,
+        p_vaddr: 0,
+        p_filesz: notes.len() as u64,
+        p_memsz: 0,
+        p_align: 4,
+    };
+    let headers: Vec<elf::Segment> = std::iter::once(of_notes).chain(segments.iter().map(Segment::header)).collect();
     let mut head = Vec::new();
-    header(&mut head, phoff, count, many);
-    program_header(&mut head, PT_NOTE, 0, [notes_at, 0, notes.len() as u64, 0, 4]);
-    for s in &segments {
-        program_header(&mut head, PT_LOAD, s.flags, [s.offset, s.range.start.0, s.held, s.range.len, PAGE]);
-    }
+    core_head::append_headers(&mut head, machine::ARCHITECTURE, &headers);
     head.extend(notes);
     head.resize(head.len().next_multiple_of(PAGE as usize), 0);
     out.write_all(&head)?;
@@ -250,38 +255,6 @@ fn erase(bytes: &mut [u8], addr: u64, left_out: &[AddrRange]) {
     }
 }
 
-fn header(head: &mut Vec<u8>, phoff: u64, count: u64, many: bool) {
-    head.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    // ET_CORE
-    head.extend(4u16.to_le_bytes());
-    head.extend(machine::ARCHITECTURE.e_machine.to_le_bytes());
-    head.extend(1u32.to_le_bytes());
-    head.extend(0u64.to_le_bytes());
-    head.extend(phoff.to_le_bytes());
-    head.extend(if many { EHDR } else { 0 }.to_le_bytes());
-    head.extend(0u32.to_le_bytes());
-    let phnum = if many { PN_XNUM } else { count } as u16;
-    for half in [EHDR as u16, PHDR as u16, phnum, if many { SHDR as u16 } else { 0 }, u16::from(many), 0] {
-        head.extend(half.to_le_bytes());
-    }
-    if many {
-        let mut section = [0u8; SHDR as usize];
-        // sh_info
-        section[44..48].copy_from_slice(&(count as u32).to_le_bytes());
-        head.extend(section);
-    }
-}
-
-/// * `rest`: p_offset, p_vaddr, p_filesz, p_memsz, p_align.
-fn program_header(head: &mut Vec<u8>, kind: u32, flags: u32, rest: [u64; 5]) {
-    let [offset, vaddr, filesz, memsz, align] = rest;
-    head.extend(kind.to_le_bytes());
-    head.extend(flags.to_le_bytes());
-    for word in [offset, vaddr, 0, filesz, memsz, align] {
-        head.extend(word.to_le_bytes());
-    }
-}
-
 fn notes(source: &Source<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     let status = Status::read(source.pid, None).unwrap_or_default();
@@ -289,42 +262,21 @@ fn notes(source: &Source<'_>) -> Vec<u8> {
     let mut threads: Vec<&Registers> = source.registers.iter().collect();
     let leader = status.inner_id().unwrap_or(source.pid);
     threads.sort_by_key(|t| (t.tid != leader, t.tid));
-    for (i, thread) in threads.iter().enumerate() {
-        note(&mut out, NT_PRSTATUS, &prstatus(thread, &status));
-        if i == 0 {
-            note(&mut out, NT_PRPSINFO, &prpsinfo(source.pid, leader, &status));
-            let auxv = source.auxv.iter().copied().chain([(0, 0)]);
-            note(&mut out, NT_AUXV, &bytes_of(auxv.flat_map(|(kind, value)| [kind, value])));
-            note(&mut out, NT_FILE, &files(source.mappings));
-        }
-        if !thread.floating.is_empty() {
-            note(&mut out, NT_FPREGSET, &bytes_of(thread.floating.iter().copied()));
-        }
-    }
-    out
-}
-
-fn note(out: &mut Vec<u8>, kind: u32, desc: &[u8]) {
-    for word in [5, desc.len() as u32, kind] {
-        out.extend(word.to_le_bytes());
-    }
-    out.extend(b"CORE\0\0\0\0");
-    out.extend(desc);
-    out.resize(out.len().next_multiple_of(4), 0);
-}
-
-fn bytes_of(words: impl Iterator<Item = u64>) -> Vec<u8> {
-    words.flat_map(u64::to_le_bytes).collect()
-}
-
-/// `struct elf_prstatus`: pr_pid at 32, pr_reg from 112 on, pr_fpvalid behind it; the rest is not known.
-fn prstatus(thread: &Registers, status: &Status) -> Vec<u8> {
-    let mut out = vec![0; 112];
     let ppid = status.number("PPid").unwrap_or(0) as u32;
-    out[32..36].copy_from_slice(&thread.tid.to_le_bytes());
-    out[36..40].copy_from_slice(&ppid.to_le_bytes());
-    out.extend(bytes_of(thread.general.iter().copied()));
-    out.extend(u64::from(!thread.floating.is_empty()).to_le_bytes());
+    for (i, thread) in threads.iter().enumerate() {
+        let floating = !thread.floating.is_empty();
+        let prstatus = core_head::prstatus(machine::ARCHITECTURE, thread.tid, ppid, &thread.general, floating);
+        core_head::append_note(&mut out, NT_PRSTATUS, &prstatus);
+        if i == 0 {
+            let files: Vec<_> = source.mappings.iter().filter_map(Mapping::file).collect();
+            core_head::append_note(&mut out, NT_PRPSINFO, &prpsinfo(source.pid, leader, &status));
+            core_head::append_note(&mut out, NT_AUXV, &core_head::auxv(source.auxv));
+            core_head::append_note(&mut out, NT_FILE, &core_head::files(&files, PAGE));
+        }
+        if floating {
+            core_head::append_note(&mut out, NT_FPREGSET, &core_head::words(thread.floating.iter().copied()));
+        }
+    }
     out
 }
 
@@ -344,19 +296,6 @@ fn prpsinfo(pid: u32, inner: u32, status: &Status) -> Vec<u8> {
     let mut arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     arguments.iter_mut().filter(|b| **b == 0).for_each(|b| *b = b' ');
     text(56, 80, arguments.trim_ascii_end());
-    out
-}
-
-/// NT_FILE: count, page size, (start, end, offset in pages) each, then the names.
-fn files(mappings: &[Mapping]) -> Vec<u8> {
-    let files: Vec<_> = mappings.iter().filter_map(Mapping::file).collect();
-    let head = [files.len() as u64, PAGE];
-    let entries = files.iter().flat_map(|f| [f.range.start.0, f.range.end().0, f.offset / PAGE]);
-    let mut out = bytes_of(head.into_iter().chain(entries));
-    for f in &files {
-        out.extend(f.path.as_bytes());
-        out.push(0);
-    }
     out
 }
 

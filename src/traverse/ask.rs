@@ -1,5 +1,5 @@
-//! Objects that say themselves what they are: by a malloc header, the code pointer of a closure, the first byte of a trie node. They are
-//! asked in batches, so that the answers come from memory all at once.
+//! Objects that say themselves what they are: by a malloc header, the code pointer of a closure over 512 bytes (shorter ones are asked
+//! later: `closures.rs`), the first byte of a trie node. They are asked in batches, so that the answers come from memory all at once.
 
 use super::claim::BEYOND_SHARD;
 use super::items::{Depot, Item, TAIL};

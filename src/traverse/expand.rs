@@ -289,7 +289,7 @@ impl<const HOLDERS: bool> Run<'_, HOLDERS> {
         }
     }
 
-    /// Items in the heap whose program does not agree with their allocation type.
+    /// Items in the heap whose program does not say what their mask says, or may not: see [`super::frontier::Group::checked`].
     fn checked(&self, slice: &Slice, buffers: &mut Buffers, out: &mut Output) {
         let World { heap, masks, image, .. } = *self.emit.world;
         let size = self.emit.program.size;

@@ -1,6 +1,6 @@
 //! Flattens a type into the operations of its scan program: fields and arrays by value become labels, words that lead on become edges.
 //!
-//! Library types whose static type hides what they hold are recognised here; see [`super::scan::Programs::compile`].
+//! Library types whose static type hides what they hold are recognised here.
 
 use super::labels::Labels;
 use super::scan::{Edge, Guard, INDEXED, MAX_OPS, Op, ProgramKey, Step, index_steps};

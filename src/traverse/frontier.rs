@@ -30,7 +30,7 @@ pub struct Group {
     pub path: PathId,
     /// How they are scanned.
     pub program: ProgramId,
-    /// The pointer mask of the objects must be read from their type, word by word: program and allocation type disagree.
+    /// Program and pointer mask disagree, or may: each object's mask is read, word by word.
     pub checked: bool,
 }
 

@@ -3,8 +3,9 @@
 //! Each stratum of roots is walked to its end (typed, then what types leave open) before the next starts. A level is cut
 //! into waves; a wave *expands* its items into candidates ([`expand`]), *claims* objects shard by shard ([`claim`]), and
 //! *regroups* the winners into the next level (`Walker::regroup`), where paths are numbered. Between expand and claim the
-//! few distinct edges are resolved to targets ([`targets`]). See DESIGN.md for why this order gives the same answer for any
-//! number of threads.
+//! few distinct edges are resolved to targets ([`targets`]). Before a level is scanned its items are put in order (`arrange`), and its
+//! closures told apart (`closures`); a level of a few plain items runs in a loop of its own (`chase`). See DESIGN.md for why this
+//! order gives the same answer for any number of threads.
 
 mod arrange;
 mod ask;

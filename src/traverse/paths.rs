@@ -1,4 +1,4 @@
-//! The path tree: a node is (parent, step). Nodes are numbered here and nowhere else, in canonical order, after each wave.
+//! The path tree: a node is (parent, step). Nodes are numbered here and nowhere else, in canonical order, between the parallel phases.
 //!
 //! *Folding*: an edge that repeats a (label, type) already on the path reuses that ancestor's node, so a list of ten million nodes has one
 //! path and a tree one per shape. *Budgets*: below `max_depth` frames, and beyond [`MAX_NODES`] nodes, an edge takes its parent's one

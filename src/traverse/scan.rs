@@ -5,7 +5,7 @@
 //! an array element `[0]. (type)` .. `[9]. (type)`, the others share `[10+]. (type)` and become one repeated operation.
 //!
 //! Library types whose static type hides what they hold (maps, channels, `sync.Pool`, `atomic.Pointer`, `reflect.Value`, timers, trie nodes) are
-//! recognised here, by name and fields, once per type: see [`Programs::compile`]. To add one, give its word an [`Edge`] and,
+//! recognised by name and fields, once per type, where types are flattened (`flatten.rs`). To add one, give its word an [`Edge`] there and,
 //! if the target needs a layout of its own, a [`ProgramKey`].
 
 use super::flatten::{Flatten, Pointery};
@@ -32,7 +32,7 @@ pub enum ProgramKey {
     Value(TypeId),
     /// A run of elements, labelled by index: array, slice or channel buffer.
     Elems(TypeId),
-    /// A func value's object: resolved to [`ProgramKey::Value`] of the closure's struct by its code pointer.
+    /// A func value's object: its code pointer says which [`ProgramKey::Closure`] it is (`closures.rs`, `ask.rs`).
     Funcval,
     /// The captured variables of a closure (index into the resolver's closures).
     Closure(u32),
@@ -172,7 +172,7 @@ pub struct Program {
     pub has_storage: bool,
     /// Some operation is not a storage edge.
     pub has_edges: bool,
-    /// The `size` bytes that a second program needs are not all the value may have (a `time.Timer` is the front of a larger one).
+    /// [`Program::targets`] are there.
     pub linked: bool,
 }
 
@@ -350,9 +350,7 @@ impl Programs {
             ProgramKey::Bytes => (1, "string".into()),
             ProgramKey::Untyped | ProgramKey::Masked | ProgramKey::Raw => (0, "(untyped)".into()),
         };
-        let mut ops = flat.ops;
-        // Overlapping words exist only in forged types; the first operation of a word keeps it.
-        ops.truncate(MAX_OPS);
+        let ops = flat.ops;
         let typed = typed_words(&ops, size);
         let (indexed, index_steps) = match key {
             ProgramKey::Elems(ty) => (true, index_steps(types, &mut self.labels, ty)),

@@ -155,11 +155,13 @@ pub fn parse_truth(line: &str, word: &str) -> Option<Truth> {
 pub fn gcore(pid: u32, to: &Path) -> Outcome<()> {
     let mut gdb = Command::new("gdb");
     gdb.args(["-nx", "-batch", "-p", &pid.to_string(), "-ex"]).arg(format!("generate-core-file {}", to.display()));
+    // One that a run left behind that was ended is of another process.
+    let _ = fs::remove_file(to);
     let output = gdb.stdin(Stdio::null()).output().map_err(|e| Skip(format!("gdb: {e}")))?;
-    if to.exists() {
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if to.exists() && text.contains("Saved corefile") {
         return Ok(());
     }
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     Err(Skip(format!("gdb wrote no core: {}", text.lines().last().unwrap_or_default())))
 }
 

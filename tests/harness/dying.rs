@@ -5,6 +5,7 @@ use super::corefile::Run;
 use super::program::{Machine, Program};
 use super::{Outcome, Skip, sparse};
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -102,6 +103,8 @@ pub fn take_to(core: &Path, program: &Program, death: &Death<'_>, writer: Writer
         };
         let written = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).find(of_program);
         let written = written.ok_or_else(|| Skip(format!("{writer:?} wrote no core of {}", program.exe.display())))?;
+        // A run that is ended here leaves a core without truth, which is taken again.
+        let _ = fs::remove_file(&truth_file);
         sparse::copy(&mut File::open(written).unwrap(), core).unwrap();
         fs::write(&truth_file, line).unwrap();
     }
@@ -154,7 +157,8 @@ fn tell_and_die(mut run: Run, death: &Death<'_>) -> Outcome<String> {
         let sent = Command::new("kill").args(["-s", signal, &pid]).status().map_err(|e| Skip(format!("kill: {e}")))?;
         assert!(sent.success(), "kill -s {signal} {pid}: {sent}");
     }
-    let _ = run.child.wait();
+    let status = run.child.wait().expect("wait");
+    assert!(status.signal().is_some(), "{:?} should die of a signal: {status}", death.args);
     Ok(line)
 }
 

@@ -75,6 +75,11 @@ impl Expectation {
             && (self.with.is_empty() || self.with.iter().any(|w| recipe.is(w)))
     }
 
+    /// The builds that it is restricted to, or away from.
+    pub fn builds(&self) -> impl Iterator<Item = &str> {
+        self.with.iter().chain(&self.without).map(String::as_str)
+    }
+
     /// The frame that a stack has in common with the statement, to show what is there instead.
     pub fn root_frame(&self) -> &str {
         match &self.scope {
@@ -236,7 +241,8 @@ fn parse(text: &str, at: &str) -> Expectation {
     {
         since = since.max(23);
     }
-    assert!(!matches!((count, bytes), (Bound::Any, Bound::Any)), "{at}: states nothing");
+    let says = |bound| !matches!(bound, Bound::Any | Bound::AtLeast(0));
+    assert!(says(count) || says(bytes), "{at}: states nothing");
     Expectation { at: at.to_owned(), scope, count, bytes, mode, with, without, since, until }
 }
 

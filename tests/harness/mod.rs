@@ -7,6 +7,7 @@ pub mod expect;
 pub mod killed;
 pub mod pprof;
 pub mod program;
+pub mod rewritten;
 pub mod sparse;
 pub mod tool;
 pub mod toolchain;

@@ -74,10 +74,16 @@ pub struct Toolchain {
     pub goroot: PathBuf,
 }
 
-/// What `GOREF_GO_VERSIONS` names; without it, all but releases that are for tests by hand and not there.
+/// What `GOREF_GO_VERSIONS` names; without it, all but releases that are for tests by hand and not there. A name that is none of
+/// [`VERSIONS`] is a failure: with it alone every test would pass.
 pub fn selected(version: &str) -> bool {
     match std::env::var("GOREF_GO_VERSIONS") {
-        Ok(list) => list.split(',').any(|v| v.trim() == version),
+        Ok(list) => {
+            let mut named = list.split(',').map(str::trim).filter(|v| !v.is_empty()).peekable();
+            assert!(named.peek().is_some(), "GOREF_GO_VERSIONS names no release");
+            let known = |v: &str| assert!(VERSIONS.contains(&v), "GOREF_GO_VERSIONS: {v} is none of {VERSIONS:?}");
+            named.inspect(|v| known(v)).filter(|v| *v == version).count() > 0
+        }
         Err(_) => !BY_HAND.contains(&version) || local(version).is_some(),
     }
 }

@@ -102,6 +102,12 @@ impl Row {
         (self.since..=self.until).contains(&minor(version))
     }
 
+    /// Releases in which it is always run although it does not exist there, or which nobody tests.
+    pub fn never_run(&self) -> impl Iterator<Item = u32> {
+        let runs = |of: u32| RELEASES.iter().any(|v| minor(v) == of && self.exists(v));
+        self.always.iter().copied().filter(move |of| !runs(*of))
+    }
+
     /// Whether it is run without being asked for.
     pub fn always(&self, version: &str) -> bool {
         self.always.contains(&minor(version))

@@ -56,7 +56,7 @@ fn check_fixtures(version: &str, mode: Mode) {
 }
 
 /// The heap of a dump that somebody else took need not be what the last collection left of it.
-const UNKNOWN: Truth = Truth { bytes: 0, objects: 0 };
+pub const UNKNOWN: Truth = Truth { bytes: 0, objects: 0 };
 
 /// Any dump: `GOREF_REFERENCE` names folders with `exe` and `core`, separated by colons.
 #[test]
@@ -109,7 +109,8 @@ fn goroutines() {
     shape("goroutines", "3000");
 }
 
-fn check(name: &str, file: &CoreFile) {
+/// Every comparison that there is.
+pub fn check(name: &str, file: &CoreFile) {
     let inputs = Inputs::open(&file.exe, &file.core, None).expect("open");
     let process = Process::parse(&inputs).expect("parse");
     let config = config(&file.exe, &file.core);

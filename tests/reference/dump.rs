@@ -4,7 +4,7 @@ use super::heap::Memory;
 use goref_fast::address::Addr;
 use goref_fast::image::{Image, Process};
 use goref_fast::model::closures::{Closures, Surroundings};
-use goref_fast::model::descriptors::{Descriptors, ModuleTypes};
+use goref_fast::model::descriptors::{ClosureStruct, Descriptors, ModuleTypes};
 use goref_fast::model::dwarf::{Capture, DebugInfo};
 use goref_fast::model::heap::{Heap, TypeMasks};
 use goref_fast::model::layout::RuntimeLayout;
@@ -73,6 +73,22 @@ impl<'p, 'img> Dump<'p, 'img> {
     /// The type of a descriptor.
     pub fn type_of(&mut self, rtype: u64) -> Option<TypeId> {
         self.descriptors.type_of(&self.process.image, &self.module_types, &mut self.types, Addr(rtype))
+    }
+
+    /// What closures are allocated as whose code starts at `entry`, with the descriptor's address.
+    pub fn closure_struct(&self, entry: u64) -> Option<(u64, ClosureStruct)> {
+        let rtype = self.closures.descriptor(&self.surroundings(), entry)?;
+        Some((rtype.0, self.descriptors.closure_struct(self.image(), rtype)?))
+    }
+
+    fn surroundings(&self) -> Surroundings<'_, 'img> {
+        Surroundings {
+            image: &self.process.image,
+            modules: &self.modules,
+            debug: &self.debug,
+            descriptors: &self.descriptors,
+            load_bias: self.process.load_bias,
+        }
     }
 
     /// What closure objects of `room` bytes captured, whose code starts at `entry`, and the function's name.

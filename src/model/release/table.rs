@@ -1,5 +1,5 @@
 //! A release's table: the structs of its runtime as text, made from the DWARF of a program that its toolchain built
-//! (`tests/generate.rs`), read back into the same [`TypeTable`] that DWARF would have given.
+//! (`tests.rs`), read back into the same [`TypeTable`] that DWARF would have given.
 //!
 //! ```text
 //! const runtime._KindSpecialFinalizer 2
