@@ -12,6 +12,9 @@ use super::{Capture, ClosureLayout, DebugInfo};
 use crate::model::types::{Kind, TypeId, TypeTable};
 use gimli::{Abbreviation, UnitOffset, constants as dw};
 
+/// A variable in the outermost scope of a function: name, offset in the closure object if it says one, type.
+type OwnVariable = (Box<str>, Option<u64>, TypeId);
+
 /// Larger variables are always captured by reference (`escape.(*batch).flowClosure`).
 const MAX_BY_VALUE: u64 = 128;
 
@@ -79,8 +82,8 @@ impl DebugInfo<'_> {
         self.generics.resolve(types, function, ty).unwrap_or(ty)
     }
 
-    /// Variables in the outermost scope of a function, but for its parameters: name, offset in the closure object, type.
-    fn read_own_variables(&self, function: FunctionEntry) -> Option<Vec<(Box<str>, Option<u64>, TypeId)>> {
+    /// Variables in the outermost scope of a function, but for its parameters.
+    fn read_own_variables(&self, function: FunctionEntry) -> Option<Vec<OwnVariable>> {
         let unit = self.unit_at(function.die)?;
         let header = unit.header(self.sections(unit)).ok()?;
         let mut entries = header.entries_raw(&unit.abbrevs, Some(UnitOffset(function.die - unit.offset))).ok()?;
