@@ -200,10 +200,14 @@ fn model_and_walk_with<'img, O: Observer, I>(
     progress.phase("reading the runtime's structures");
     let bias = process.load_bias;
     let mut missing_names = None;
-    if !DebugInfo::is_in(&process.executable) {
-        let substitute = phases.time("debug information", || release::substitute(&process.executable, image, bias))?;
-        missing_names = Some(sentence(substitute.missing_names, process.executable.refused_debug_files()));
-        debug = substitute.debug;
+    if !debug.has_program() {
+        let libraries: Vec<_> =
+            process.libraries.iter().map(|l| (&l.executable, l.load_bias.wrapping_sub(bias))).collect();
+        let substitute =
+            phases.time("debug information", || release::substitute(&process.executable, &libraries, image, bias))?;
+        missing_names = Some(sentence(substitute.missing_names, process.program().0.refused_debug_files()));
+        let unread = std::mem::replace(&mut debug, substitute.debug).incidents;
+        debug.incidents.merge(&unread);
     }
     let (heap, modules, masks, queues, descriptors, counters) = phases.time("model", || {
         let layout = RuntimeLayout::find(&debug.types, &debug.variables, &debug.constants, bias)?;
@@ -447,8 +451,8 @@ fn path_tree(nodes: &[Node], labels: Vec<Box<str>>) -> PathTree {
 }
 
 fn target<I>(process: &Process<'_, I>, counters: &RuntimeCounters) -> Target {
-    let exe = &process.executable;
-    let entry = Addr(exe.entry().wrapping_add(process.load_bias));
+    let (exe, load_bias) = process.program();
+    let entry = Addr(exe.entry().wrapping_add(load_bias));
     // The name in the dumped process, not that of EXE: a renamed copy must give the same profile.
     let text = process.files.iter().find(|f| f.range.contains(entry));
     let path = text.map_or("", |f| f.live_path());

@@ -26,7 +26,7 @@ const MODEL_ARROWS: [&[&str]; 4] =
 
 /// Where a dependency may be named: the crate, then path prefixes below `src/`. What is not listed may be used anywhere.
 const DOORS: [(&str, &[&str]); 19] = [
-    ("memmap2", &["image/map.rs"]),
+    ("memmap2", &["image/map.rs", "image/window.rs"]),
     ("zstd", &["image/", "live/"]),
     ("lz4_flex", &["image/decompress/"]),
     ("liblzma", &["image/decompress/"]),
@@ -51,7 +51,7 @@ const DOORS: [(&str, &[&str]); 19] = [
 ];
 
 /// Files that may contain unsafe code, by name.
-const UNSAFE: [&str; 3] = ["image/map.rs", "live/ptrace.rs", "prefetch.rs"];
+const UNSAFE: [&str; 5] = ["image/map.rs", "image/unit.rs", "image/window.rs", "live/ptrace.rs", "prefetch.rs"];
 
 #[test]
 fn imports_point_left() {

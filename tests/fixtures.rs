@@ -82,7 +82,7 @@ pub fn unmet(expectations: &[Expectation], version: &str, recipe: impl Into<Reci
     let recipe = recipe.into();
     let mut wrong = Vec::new();
     for expectation in expectations.iter().filter(|e| e.applies(version, recipe)) {
-        if let Err(mut finding) = expectation.check(profile) {
+        if let Err(mut finding) = expectation.check(profile, recipe.mode) {
             let root = expectation.root_frame();
             let near = profile.stacks.iter().filter(|(stack, _)| stack.iter().any(|frame| frame == root));
             for (stack, [count, bytes]) in near.take(8) {

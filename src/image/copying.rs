@@ -1,6 +1,6 @@
 //! [`CopyingImage`]: any image, but every byte is copied before it is handed out, as a live process would need it.
 
-use super::{IN_SPILL, Image, MAX_RANGE, MAX_SPILL, Missing, Place, ReadError, Scratch, UnitBytes};
+use super::{Base, Image, MAX_RANGE, MAX_SPILL, Missing, Place, ReadError, Scratch, UnitBytes};
 use crate::address::{Addr, AddrRange};
 
 /// Copies all bytes of the image behind it. Used by tests to prove that no result depends on borrowing from the core.
@@ -35,21 +35,20 @@ impl<'a> CopyingImage<'a> {
 
 impl Image for CopyingImage<'_> {
     fn load<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
+        scratch.begin(ranges.len());
         let Scratch { places, spill } = scratch;
-        places.clear();
-        spill.clear();
         for range in ranges {
             let offset = spill.len();
             let place = match self.copy(*range, spill) {
-                Some(()) => Place { offset: offset as u64 | IN_SPILL, len: range.len as u32 },
+                Some(()) => Place::in_spill(offset, range.len),
                 None => {
                     spill.truncate(offset);
-                    Place { offset: IN_SPILL, len: 0 }
+                    Place::NOWHERE
                 }
             };
             places.push(place);
         }
-        UnitBytes { base: &[], spill, places }
+        scratch.unit(Base::NONE)
     }
 
     fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {

@@ -231,12 +231,15 @@ impl<'img> Executable<'img> {
         self.build_ids.go.and_then(|id| std::str::from_utf8(id).ok())
     }
 
-    /// Whether Go's linker wrote it: every Go program has its function table, stripped or not, however it was linked. In plugins of
-    /// older releases it has no section of its own; their note remains.
+    /// Whether Go's linker wrote it: every Go program has its function table, stripped or not, however it was linked. In plugins and
+    /// shared libraries of older releases it has no section of its own; their notes remain.
     #[must_use]
     pub fn is_go(&self) -> bool {
         self.build_ids.go.is_some()
-            || self.sections.iter().any(|s| s.name.ends_with(".gopclntab") || s.name == ".go.buildinfo")
+            || self
+                .sections
+                .iter()
+                .any(|s| s.name.ends_with(".gopclntab") || matches!(s.name, ".go.buildinfo" | ".note.go.abihash"))
     }
 
     /// Raw contents of `.go.buildinfo`, from which the Go version can be read.
@@ -291,20 +294,41 @@ impl<'img> Executable<'img> {
 
     /// All defined symbols of `.symtab` in file order; names are not always UTF-8.
     pub fn symbols(&self) -> impl Iterator<Item = (&'img [u8], Symbol)> + '_ {
+        self.entries(elf::SHT_SYMTAB.0).filter_map(defined)
+    }
+
+    /// What it defines for other files of the process (`.dynsym`), also when it is stripped; as [`Executable::symbols`].
+    pub fn exports(&self) -> impl Iterator<Item = (&'img [u8], Symbol)> + '_ {
+        self.entries(elf::SHT_DYNSYM.0).filter_map(defined)
+    }
+
+    /// Whether it has the runtime from a shared library: it was linked with `-linkshared`.
+    #[must_use]
+    pub fn imports_runtime(&self) -> bool {
+        let is_import = |sym: &[u8]| u16_at(sym, 6) == Some(elf::SHN_UNDEF.0);
+        self.entries(elf::SHT_DYNSYM.0).any(|(name, sym)| name.starts_with(b"runtime.") && is_import(sym))
+    }
+
+    /// Whether it is a library (`-buildmode=shared`) with the runtime of programs that are linked with `-linkshared`.
+    #[must_use]
+    pub fn is_shared_runtime(&self) -> bool {
+        let Some(list) = self.section(".note.go.pkg-list") else { return false };
+        Notes::new(list.data, 4).any(|note| note.desc.split(|b| *b == b'\n').any(|package| package == b"runtime"))
+    }
+
+    /// Names and entries of the symbol table of this type.
+    fn entries(&self, sh_type: u32) -> impl Iterator<Item = (&'img [u8], &'img [u8])> + '_ {
         const SYM_SIZE: usize = 24;
         let tables = self.debug.iter().map(|d| &d.sections).chain([&self.sections]);
         let mut found = tables.filter_map(|sections| {
-            let is_table = |s: &&Section<'_>| s.header.sh_type == elf::SHT_SYMTAB.0 && !s.data.is_empty();
+            let is_table = |s: &&Section<'_>| s.header.sh_type == sh_type && !s.data.is_empty();
             Some((sections, sections.iter().find(is_table)?))
         });
         let (table, names) = found.next().map_or((None, &[][..]), |(sections, table)| {
             (Some(table), sections.get(table.header.sh_link as usize).map_or(&[][..], |s| s.data))
         });
-        table.map_or(&[][..], |t| t.data).chunks_exact(SYM_SIZE).filter_map(move |sym| {
-            let name = string_at(names, u32_at(sym, 0)?)?;
-            let defined = u16_at(sym, 6)? != 0;
-            (defined && !name.is_empty()).then_some((name, Symbol { address: u64_at(sym, 8)?, size: u64_at(sym, 16)? }))
-        })
+        let entries = table.map_or(&[][..], |t| t.data).chunks_exact(SYM_SIZE);
+        entries.filter_map(move |sym| Some((string_at(names, u32_at(sym, 0)?)?, sym)))
     }
 
     fn index_symbols(&self) -> FxHashMap<&'img [u8], Symbol> {
@@ -363,6 +387,12 @@ fn read_section_ids<'img>(sections: &[Section<'img>], ids: &mut BuildIds<'img>) 
     for s in sections.iter().filter(|s| s.header.sh_type == elf::SHT_NOTE.0) {
         ids.read(Notes::new(s.data, 4));
     }
+}
+
+/// Name, address and size of a symbol that is defined here.
+fn defined<'img>((name, sym): (&'img [u8], &[u8])) -> Option<(&'img [u8], Symbol)> {
+    let defined = u16_at(sym, 6)? != elf::SHN_UNDEF.0;
+    (defined && !name.is_empty()).then_some((name, Symbol { address: u64_at(sym, 8)?, size: u64_at(sym, 16)? }))
 }
 
 fn has_debug_info(sections: &[Section<'_>]) -> bool {

@@ -5,7 +5,7 @@
 
 use super::extents::{Extent, Extents, Source};
 use super::map::FileMap;
-use super::{IN_SPILL, Image, MAX_RANGE, MAX_SPILL, Missing, Place, ReadError, Scratch, UnitBytes};
+use super::{Base, Image, MAX_RANGE, MAX_SPILL, Missing, Place, ReadError, Scratch, UnitBytes};
 use crate::address::{Addr, AddrRange};
 
 /// The memory of a dumped process, borrowing its core and executable file.
@@ -113,31 +113,28 @@ impl<'img> MappedCore<'img> {
     /// Copies a range that is not in one piece of the core; empty if any byte of it is lacking.
     #[cold]
     fn copy(&self, range: AddrRange, spill: &mut Vec<u8>) -> Place {
-        let nothing = Place { offset: IN_SPILL, len: 0 };
         let offset = spill.len();
         if range.len > MAX_RANGE || offset + range.len as usize > MAX_SPILL {
-            return nothing;
+            return Place::NOWHERE;
         }
         // Looked up twice, so that a range that cannot be read costs no memory.
         if self.for_pieces(range.start.0, range.len, |_| {}).is_err() {
-            return nothing;
+            return Place::NOWHERE;
         }
         let copied = self.for_pieces(range.start.0, range.len, |piece| match piece {
             Ok(bytes) => spill.extend_from_slice(bytes),
             Err(zeros) => spill.resize(spill.len() + zeros, 0),
         });
         match copied {
-            Ok(()) => Place { offset: offset as u64 | IN_SPILL, len: range.len as u32 },
-            Err(_) => nothing,
+            Ok(()) => Place::in_spill(offset, range.len),
+            Err(_) => Place::NOWHERE,
         }
     }
 }
 
 impl Image for MappedCore<'_> {
     fn load<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
-        scratch.places.clear();
-        scratch.spill.clear();
-        scratch.places.reserve(ranges.len());
+        scratch.begin(ranges.len());
         // The extent of the previous range: units come in address order from few large segments.
         let mut last = Extent { start: 0, len: 0, offset: 0, source: Source::Missing };
         for range in ranges {
@@ -150,13 +147,13 @@ impl Image for MappedCore<'_> {
                 skip = range.start.0 - last.start;
             }
             let place = if skip < last.len && range.len <= (last.len - skip).min(MAX_RANGE) {
-                Place { offset: last.offset + skip, len: range.len as u32 }
+                Place::in_base(last.offset + skip, range.len)
             } else {
                 self.copy(*range, &mut scratch.spill)
             };
             scratch.places.push(place);
         }
-        UnitBytes { base: self.core, spill: &scratch.spill, places: &scratch.places }
+        scratch.unit(Base::of(self.core))
     }
 
     fn is_stored(&self) -> bool {

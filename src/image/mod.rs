@@ -25,6 +25,8 @@ pub(crate) mod synth;
 mod sysroot;
 #[cfg(test)]
 mod tests;
+mod unit;
+pub(crate) mod window;
 
 pub use identity::check_same_program;
 pub use inputs::{Input, Inputs, Request};
@@ -32,6 +34,8 @@ pub use libraries::{Library, open_mapped};
 pub use map::FileMap;
 pub use process::{Loaded, Process};
 pub use separate::{Search, Separate};
+pub(crate) use unit::{Base, Place};
+pub use unit::{Scratch, UnitBytes};
 
 use crate::address::{Addr, AddrRange};
 
@@ -136,55 +140,12 @@ impl Missing {
     }
 }
 
-/// Reusable buffers for [`Image::load`]: one per worker, never shared.
-#[derive(Default, Debug)]
-pub struct Scratch {
-    /// Where each requested range lies: offset into the base or, with [`IN_SPILL`] set, into `spill`.
-    pub(crate) places: Vec<Place>,
-    /// Copied bytes: ranges that are not contiguous in the base.
-    pub(crate) spill: Vec<u8>,
-}
-
-/// Position of one loaded range.
-#[derive(Copy, Clone, Debug)]
-pub(crate) struct Place {
-    pub(crate) offset: u64,
-    /// Bytes present; 0 if the range could not be read as a whole.
-    pub(crate) len: u32,
-}
-
-pub(crate) const IN_SPILL: u64 = 1 << 63;
-
 /// The longest range that [`Image::load`] serves.
 pub(crate) const MAX_RANGE: u64 = 1 << 30;
 
 /// The most bytes that one call of [`Image::load`] copies. Ordinary units copy almost nothing; this stops damaged lengths that
 /// point at huge never-written mappings.
 pub(crate) const MAX_SPILL: usize = 4 << 30;
-
-/// The bytes of one [`Image::load`], in the order of the requested ranges.
-#[derive(Copy, Clone, Debug)]
-pub struct UnitBytes<'s> {
-    pub(crate) base: &'s [u8],
-    pub(crate) spill: &'s [u8],
-    pub(crate) places: &'s [Place],
-}
-
-impl<'s> UnitBytes<'s> {
-    /// The bytes of range `i`; empty if the image lacks any byte of it (the caller counts that).
-    #[inline]
-    #[must_use]
-    pub fn get(&self, i: usize) -> &'s [u8] {
-        let place = self.places[i];
-        let (bytes, from) = if place.offset & IN_SPILL == 0 {
-            (self.base, place.offset)
-        } else {
-            (self.spill, place.offset & !IN_SPILL)
-        };
-        let from = from as usize;
-        &bytes[from..from + place.len as usize]
-    }
-}
 
 /// The memory of a dumped process. All methods may be called from any worker.
 pub trait Image: Sync {

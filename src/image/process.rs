@@ -32,11 +32,14 @@ pub struct Process<'img, I = MappedCore<'img>> {
     pub files: Vec<FileMapping>,
     /// The auxiliary vector: (`AT_*`, value).
     pub auxv: Vec<(u64, u64)>,
-    /// The Go program: the executable that it ran, or the library with Go code of a program in another language.
+    /// The file with the Go runtime: the executable that it ran, the library with Go code of a program in another language, or the
+    /// standard library of a program that is linked with `-linkshared`.
     pub executable: Executable<'img>,
     /// The other files with Go code: plugins and shared libraries.
     pub libraries: Vec<Library<'img>>,
-    /// Address in the process minus link-time address, of the Go program; 0 unless the executable is position independent.
+    /// Which of `libraries` is the program, if its runtime is in a shared library.
+    pub linked_program: Option<usize>,
+    /// Address in the process minus link-time address, of `executable`; 0 unless that is position independent.
     pub load_bias: u64,
     /// What was odd about the two files.
     pub incidents: Incidents,
@@ -106,25 +109,58 @@ impl<'img> Process<'img> {
             identity::check(&executable, &image, &notes, load_bias, what, &mut incidents)?;
         }
         let CoreNotes { threads, files, auxv, .. } = notes;
-        let Library { executable, load_bias } = go_program(Library { executable, load_bias }, &mut libraries);
-        Ok(Self { architecture, image, threads, files, auxv, executable, libraries, load_bias, incidents })
+        let program = Library { executable, load_bias };
+        let (Library { executable, load_bias }, linked_program) = with_runtime(program, &mut libraries)?;
+        Ok(Self {
+            architecture,
+            image,
+            threads,
+            files,
+            auxv,
+            executable,
+            libraries,
+            linked_program,
+            load_bias,
+            incidents,
+        })
     }
 }
 
-/// A program in another language that loaded Go: its runtime is that library's. Two of them are two Go programs, of which this is the
+/// The file with the runtime; `libraries` become the others, among them at which place the program that is linked with that.
+///
+/// A program in another language that loaded Go: the runtime is that library's. Two of them are two Go programs, of which this is the
 /// first.
-fn go_program<'img>(program: Library<'img>, libraries: &mut Vec<Library<'img>>) -> Library<'img> {
-    if program.executable.is_go() || libraries.is_empty() { program } else { libraries.remove(0) }
+fn with_runtime<'img>(
+    program: Library<'img>,
+    libraries: &mut Vec<Library<'img>>,
+) -> Result<(Library<'img>, Option<usize>)> {
+    if !program.executable.is_go() && !libraries.is_empty() {
+        return Ok((libraries.remove(0), None));
+    }
+    if !program.executable.imports_runtime() {
+        return Ok((program, None));
+    }
+    let Some(at) = libraries.iter().position(|l| l.executable.is_shared_runtime()) else {
+        let exe = program.executable.path().display();
+        return Err(Error::new(format!(
+            "executable {exe}: linked with -linkshared, expected the shared library with Go's runtime (libstd.so), found none"
+        ))
+        .remedy("put the library where it was in the process, or beside the executable"));
+    };
+    let runtime = std::mem::replace(&mut libraries[at], program);
+    Ok((runtime, Some(at)))
 }
 
 /// What a live process has loaded: as the fields of [`Process`] with the same names, known before it is stopped.
 #[derive(Debug)]
 pub struct Loaded<'img> {
-    /// The Go program.
+    /// The file with the Go runtime.
     pub executable: Executable<'img>,
     /// Other files with Go code.
     pub libraries: Vec<Library<'img>>,
-    /// Of the Go program.
+    /// Which of those is the program.
+    pub linked_program: Option<usize>,
+    /// Of `executable`.
     pub load_bias: u64,
     /// The auxiliary vector.
     pub auxv: Vec<(u64, u64)>,
@@ -137,7 +173,7 @@ impl<'img> Loaded<'img> {
     /// * `what`: names the process in messages.
     ///
     /// # Errors
-    /// The executable is not where the auxiliary vector says that it was loaded.
+    /// The executable is not where the auxiliary vector says that it was loaded, or the library with its runtime was not found.
     pub fn new(
         executable: Executable<'img>,
         opened: &'img [(FileMapping, Input)],
@@ -149,8 +185,9 @@ impl<'img> Loaded<'img> {
         (notes.files, notes.auxv) = (files, auxv);
         let load_bias = identity::load_bias(&executable, &notes, what)?;
         let mut libraries = opened.iter().filter_map(|(mapping, input)| libraries::load(mapping, input)).collect();
-        let Library { executable, load_bias } = go_program(Library { executable, load_bias }, &mut libraries);
-        Ok(Self { executable, libraries, load_bias, auxv: notes.auxv })
+        let program = Library { executable, load_bias };
+        let (Library { executable, load_bias }, linked_program) = with_runtime(program, &mut libraries)?;
+        Ok(Self { executable, libraries, linked_program, load_bias, auxv: notes.auxv })
     }
 }
 
@@ -160,7 +197,7 @@ impl<'img, I> Process<'img, I> {
     /// * `image`, `threads`, `files` (sorted): as the fields.
     #[must_use]
     pub fn assemble(loaded: Loaded<'img>, image: I, threads: Vec<Thread>, files: Vec<FileMapping>) -> Self {
-        let Loaded { executable, libraries, load_bias, auxv } = loaded;
+        let Loaded { executable, libraries, linked_program, load_bias, auxv } = loaded;
         Self {
             architecture: executable.architecture(),
             image,
@@ -169,9 +206,17 @@ impl<'img, I> Process<'img, I> {
             auxv,
             executable,
             libraries,
+            linked_program,
             load_bias,
             incidents: Incidents::default(),
         }
+    }
+
+    /// The program that was started, or the library with Go code of one in another language; and its load bias.
+    #[must_use]
+    pub fn program(&self) -> (&Executable<'img>, u64) {
+        let linked = self.linked_program.and_then(|at| self.libraries.get(at));
+        linked.map_or((&self.executable, self.load_bias), |program| (&program.executable, program.load_bias))
     }
 }
 

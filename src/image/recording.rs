@@ -117,6 +117,7 @@ pub fn without(ranges: &[AddrRange], holes: &[AddrRange]) -> Vec<AddrRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Base;
 
     fn range((start, end): (u64, u64)) -> AddrRange {
         AddrRange::from_bounds(Addr(start), Addr(end))
@@ -146,7 +147,7 @@ mod tests {
 
     impl Image for Nothing {
         fn load<'s>(&'s self, _: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
-            UnitBytes { base: &[], spill: &scratch.spill, places: &scratch.places }
+            scratch.unit(Base::NONE)
         }
 
         fn read(&self, addr: Addr, _: &mut [u8]) -> Result<(), ReadError> {

@@ -95,6 +95,17 @@ impl Choice {
     }
 }
 
+/// A part of the memory that is left: we keep no more than that of a process's memory.
+const WINDOW_PART: u64 = 4;
+
+/// As much as a small machine can give, and what is taken if nobody says what is left.
+const LEAST_WINDOW: u64 = 64 << 20;
+
+/// Bytes that may be kept of a process's memory, so that they are not read again.
+pub(super) fn window_budget() -> u64 {
+    (available(std::process::id()).unwrap_or(0) / WINDOW_PART).max(LEAST_WINDOW)
+}
+
 /// What the machine, and the cgroups of `pid`, still have.
 fn available(pid: u32) -> Option<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;

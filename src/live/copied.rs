@@ -10,9 +10,9 @@ use std::os::unix::fs::FileExt;
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
-use super::memory;
 use super::pages::Pages;
 use super::proc::{self, Mapping};
+use super::reader::Reader;
 use crate::address::{Addr, AddrRange};
 use crate::image::recording::without;
 
@@ -94,7 +94,8 @@ impl Copied {
     /// Copies in parallel.
     ///
     /// * `unneeded`: sorted; what lies there cannot be read.
-    pub(super) fn take(pid: u32, mappings: &[Mapping], unneeded: &[AddrRange]) -> Self {
+    pub(super) fn take(reader: &Reader, mappings: &[Mapping], unneeded: &[AddrRange]) -> Self {
+        let pid = reader.pid();
         let pages = Pages::open(pid);
         let mut files: Vec<InFile> = Vec::new();
         let private = |m: &&Mapping| m.is_readable() && !m.shared && !m.is_special();
@@ -120,7 +121,7 @@ impl Copied {
         let copied: Vec<(AddrRange, Box<[u8]>)> = pieces
             .into_par_iter()
             .filter_map(|(piece, anonymous)| {
-                copy_piece(pid, piece, pages.as_ref().filter(|_| anonymous), unneeded).map(|bytes| (piece, bytes))
+                copy_piece(reader, piece, pages.as_ref().filter(|_| anonymous), unneeded).map(|bytes| (piece, bytes))
             })
             .collect();
         let mut blocks: FxHashMap<u64, Box<[u8]>> = FxHashMap::default();
@@ -180,7 +181,7 @@ impl Copied {
 /// The bytes of a piece; `None` if all of it is zeros or unneeded.
 ///
 /// * `pages`: of memory that is zeros where nobody touched it.
-fn copy_piece(pid: u32, piece: AddrRange, pages: Option<&Pages>, unneeded: &[AddrRange]) -> Option<Box<[u8]>> {
+fn copy_piece(reader: &Reader, piece: AddrRange, pages: Option<&Pages>, unneeded: &[AddrRange]) -> Option<Box<[u8]>> {
     let touched = pages.and_then(|pages| pages.touched(piece)).unwrap_or_else(|| vec![piece]);
     let runs = without(&touched, unneeded);
     if runs.is_empty() {
@@ -189,7 +190,7 @@ fn copy_piece(pid: u32, piece: AddrRange, pages: Option<&Pages>, unneeded: &[Add
     let mut bytes = vec![0; piece.len as usize];
     for run in runs {
         let from = (run.start.0 - piece.start.0) as usize;
-        memory::read_what_can_be(pid, run.start.0, &mut bytes[from..from + run.len as usize]);
+        reader.what_can_be(run.start.0, &mut bytes[from..from + run.len as usize]);
     }
     Some(bytes.into())
 }
@@ -205,7 +206,7 @@ mod tests {
         let base = data.as_ptr() as u64;
         let unneeded = AddrRange { start: Addr(base.next_multiple_of(4096) + 4096), len: 3 * 4096 };
         let pid = std::process::id();
-        let copied = Copied::take(pid, &proc::mappings(pid).expect("maps"), &[unneeded]);
+        let copied = Copied::take(&Reader::new(pid), &proc::mappings(pid).expect("maps"), &[unneeded]);
         let before = data.clone();
         data.fill(0);
         let (first, second) = (unneeded.start.0 - base, unneeded.end().0 - base);
@@ -226,7 +227,7 @@ mod tests {
         let exe = fs::read_link("/proc/self/exe").expect("ourselves");
         let exe = exe.to_str().expect("UTF-8");
         let maps = proc::mappings(pid).expect("maps");
-        let copied = Copied::take(pid, &maps, &[]);
+        let copied = Copied::take(&Reader::new(pid), &maps, &[]);
         let mut in_files = 0;
         for m in maps.iter().filter(|m| m.path == exe && m.is_readable() && !m.shared) {
             let file = copied.files.iter().find(|f| f.range == m.range);
@@ -238,7 +239,7 @@ mod tests {
             }
             let (mut found, mut expected) = (vec![0; m.range.len as usize], vec![0; m.range.len as usize]);
             assert_eq!(copied.read(m.range.start.0, &mut found), Found::All);
-            assert!(memory::read_exact(pid, m.range.start.0, &mut expected));
+            assert!(Reader::new(pid).exact(m.range.start.0, &mut expected));
             assert!(found == expected, "{m:?}");
         }
         assert!(in_files > 1 << 20, "code is read from the file: {in_files}");

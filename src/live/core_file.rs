@@ -10,9 +10,9 @@ use std::io::{self, Seek, SeekFrom, Write};
 
 use super::guard::Registers;
 use super::machine;
-use super::memory;
 use super::pages::Pages;
 use super::proc::{Mapping, Status};
+use super::reader::Reader;
 use crate::address::{Addr, AddrRange};
 use crate::image::core_head::{self, NT_AUXV, NT_FILE, NT_FPREGSET, NT_PRPSINFO, NT_PRSTATUS, PT_LOAD, PT_NOTE};
 use crate::image::elf;
@@ -72,8 +72,8 @@ pub(super) fn write_file(source: &Source<'_>, mut file: File, packed: bool) -> i
 
 /// What a core holds.
 pub(super) struct Source<'a> {
-    /// The process whose memory is read.
-    pub(super) frozen: u32,
+    /// Reads what stands still.
+    pub(super) reader: Reader,
     /// The process that it is of.
     pub(super) pid: u32,
     pub(super) mappings: &'a [Mapping],
@@ -114,7 +114,7 @@ impl Segment {
 
 fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
     let notes = notes(source);
-    let pages = Pages::open(source.frozen);
+    let pages = Pages::open(source.reader.pid());
     let mapped = source.mappings.iter().filter(|m| m.range.len > 0);
     let parts = mapped.flat_map(|m| {
         let whole = segment(source, m, pages.as_ref());
@@ -157,7 +157,7 @@ fn write(source: &Source<'_>, out: &mut dyn CoreSink) -> io::Result<()> {
                 continue;
             }
             let bytes = &mut buffer[..n as usize];
-            memory::read_what_can_be(source.frozen, addr, bytes);
+            source.reader.what_can_be(addr, bytes);
             erase(bytes, addr, source.left_out);
             let mut rest: &[u8] = bytes;
             while !rest.is_empty() {
@@ -192,7 +192,7 @@ fn segment(source: &Source<'_>, m: &Mapping, pages: Option<&Pages>) -> Segment {
         m.range.len
     } else {
         let mut magic = [0; 4];
-        let elf = memory::read_exact(source.frozen, m.range.start.0, &mut magic) && magic == *b"\x7fELF";
+        let elf = source.reader.exact(m.range.start.0, &mut magic) && magic == *b"\x7fELF";
         if elf { PAGE.min(m.range.len) } else { 0 }
     };
     Segment { range: m.range, flags: m.flags, offset: 0, held, anonymous: m.inode == 0 && !m.shared }

@@ -1,53 +1,90 @@
-//! [`LiveImage`]: the memory of a process that stands still, read by `process_vm_readv`.
+//! [`LiveImage`]: the memory of a process that stands still.
 //!
-//! A call into the kernel, and each piece that it is asked for, costs as much as copying a few kilobytes, so both are few:
-//! [`Image::load`] lays all ranges of a unit out in one buffer, joins those that are near, and asks for a thousand pieces per call. Single
-//! structures, and units of small pieces far apart, come from a cache of pages: what the next level needs often lies beside them. Where it
-//! does not, the cache is left alone for a while ([`Credit`]). It never gets stale: the process does not run. If it is to go on,
-//! what it may write is copied before ([`Copied`]).
+//! A call into the kernel costs as much as copying a few kilobytes, so what is asked for in small ranges is copied once, with all that lies
+//! around it, into a [`Window`], and lent out from there like the bytes of a core. It never gets stale: the process does not run. If that is
+//! to go on, what it may write is copied before ([`Copied`]). Large ranges, and all when the window has taken its part of the machine's
+//! memory, are copied for one unit of work: [`Image::load`] lays them out in one buffer and joins those that are near.
 
-use std::io::IoSliceMut;
 use std::sync::OnceLock;
 
-use nix::sys::uio::{RemoteIoVec, process_vm_readv};
-use nix::unistd::Pid;
-
-use super::cache::{PAGE, PageCache, READ_AHEAD};
 use super::copied::{Copied, Found};
 use super::proc::Mapping;
+use super::reader::Reader;
 use crate::address::{Addr, AddrRange};
-use crate::image::{IN_SPILL, Image, MAX_RANGE, MAX_SPILL, Missing, Place, ReadError, Scratch, UnitBytes};
+use crate::image::window::{FRAME, Window};
+use crate::image::{Base, Image, MAX_RANGE, MAX_SPILL, Missing, Place, ReadError, Scratch, UnitBytes};
 
-/// Pieces of one system call (`UIO_MAXIOV`).
-const PIECES: usize = 1024;
+/// Ranges above are read for themselves: nothing else lies in their frames.
+const LARGE: u64 = 4 * FRAME as u64;
 
-/// Bytes of one system call; the kernel's limit is 2 GiB.
-const CALL_BYTES: usize = 1 << 30;
+/// Bytes that are copied into the window by one call, about: enough for many ranges, not so much that it is all of a small process.
+const AT_ONCE: u64 = 1 << 20;
 
 /// A hole that is read along: cheaper than another piece, for which the kernel looks its page up again.
 const HOLE: u64 = 2048;
 
-/// Units with pieces that are shorter on average are read by pages.
-const SPARSE: usize = 1024;
+/// Bytes of address space that the window may have, and that one of its parts may have: more is no heap, but the shadow of a race detector.
+const MOST_WINDOW: u64 = 1 << 42;
+const MOST_PART: u64 = 1 << 40;
 
 /// The memory of a stopped or frozen process.
 #[derive(Debug)]
 pub struct LiveImage {
-    pid: Pid,
-    cache: PageCache,
+    reader: Reader,
+    /// What can be read, sorted, neighbours joined.
+    parts: Vec<Part>,
+    window: Option<Window>,
     /// Set once the process goes on: from then on only what it cannot write is read from it.
     copied: OnceLock<Copied>,
     mappings: Vec<Mapping>,
     missing: Missing,
 }
 
+/// Memory without holes.
+#[derive(Copy, Clone, Debug)]
+struct Part {
+    range: AddrRange,
+    /// Where it lies in the window.
+    at: Option<u64>,
+}
+
+impl Part {
+    fn holds(&self, range: AddrRange) -> bool {
+        self.range.start <= range.start
+            && range.len <= self.range.len
+            && range.start.0 - self.range.start.0 <= self.range.len - range.len
+    }
+}
+
+/// Lays out what can be read; returns the length of a window for it as well.
+fn parts(mappings: &[Mapping]) -> (Vec<Part>, u64) {
+    let mut parts: Vec<Part> = Vec::new();
+    for mapping in mappings.iter().filter(|m| m.is_readable() && !m.is_special()) {
+        match parts.last_mut() {
+            Some(last) if last.range.end() == mapping.range.start => last.range.len += mapping.range.len,
+            _ => parts.push(Part { range: mapping.range, at: None }),
+        }
+    }
+    let mut len = 0u64;
+    for part in &mut parts {
+        // No frame is shared by two, and addresses and offsets are aligned alike.
+        let at = len + part.range.start.0 % FRAME as u64;
+        if part.range.len <= MOST_PART && at + part.range.len <= MOST_WINDOW {
+            part.at = Some(at);
+            len = (at + part.range.len).next_multiple_of(FRAME as u64);
+        }
+    }
+    (parts, len)
+}
+
 impl LiveImage {
-    /// * `pid`: the process; it must stand still as long as this is used.
-    /// * `mappings`: its mappings.
-    pub(super) fn new(pid: u32, mappings: &[Mapping]) -> Self {
-        let pid = Pid::from_raw(pid.cast_signed());
-        let cache = PageCache::new(pid, mappings);
-        Self { pid, cache, copied: OnceLock::new(), mappings: mappings.to_vec(), missing: Missing::default() }
+    /// * `mappings`: of the process; it must stand still as long as this is used.
+    /// * `budget`: bytes that may be kept of it.
+    pub(super) fn new(reader: Reader, mappings: &[Mapping], budget: u64) -> Self {
+        let (parts, len) = parts(mappings);
+        let window = Window::reserve(len, budget);
+        let copied = OnceLock::new();
+        Self { reader, parts, window, copied, mappings: mappings.to_vec(), missing: Missing::default() }
     }
 
     /// Copies all that the process may write, so that it may go on.
@@ -55,174 +92,184 @@ impl LiveImage {
     /// * `unneeded`: ranges that will not be read any more, or in which only what never changes will be, sorted. They are read from
     ///   the process.
     pub fn copy(&self, unneeded: &[AddrRange]) {
-        self.copied.get_or_init(|| Copied::take(self.pid.as_raw().cast_unsigned(), &self.mappings, unneeded));
+        self.copied.get_or_init(|| Copied::take(&self.reader, &self.mappings, unneeded));
+    }
+
+    /// The part that holds all of `range`.
+    fn part(&self, range: AddrRange) -> Option<&Part> {
+        let after = self.parts.partition_point(|part| part.range.start <= range.start);
+        self.parts.get(after.checked_sub(1)?).filter(|part| part.holds(range))
+    }
+
+    /// A place of the first of `ranges` in the window; copied now if it was not, together with those that follow closely.
+    #[inline]
+    fn in_window(&self, part: &Part, ranges: &[AddrRange]) -> Option<Place> {
+        let range = ranges[0];
+        if range.len > LARGE {
+            return None;
+        }
+        let (window, at) = (self.window.as_ref()?, part.at?);
+        let from = at + (range.start.0 - part.range.start.0);
+        let place = window.place(from, range.len);
+        if place.is_some() {
+            return place;
+        }
+        let mut end = range.end().0;
+        for next in &ranges[1..] {
+            let near = range.start <= next.start && next.start.0 <= end.next_multiple_of(FRAME as u64);
+            if !near || next.len > LARGE || !part.holds(*next) || end - range.start.0 > AT_ONCE {
+                break;
+            }
+            end = end.max(next.end().0);
+        }
+        window.fill(from, end - range.start.0, |offset, bytes| {
+            // Frames at the ends of the part reach beyond it.
+            let (start, end) = (offset.max(at), (offset + bytes.len() as u64).min(at + part.range.len));
+            let bytes = &mut bytes[(start - offset) as usize..(end - offset) as usize];
+            self.reader.exact(part.range.start.0 + (start - at), bytes)
+        });
+        window.place(from, range.len)
     }
 
     /// Reads all ranges from the copy, or from memory that does not change.
     fn load_copied<'s>(&'s self, copied: &Copied, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
-        let mut layout = Layout::new(scratch, ranges.len());
         for range in ranges {
-            let offset = layout.0.spill.len();
-            if self.cache.readable(*range).is_none() || !layout.grow(range.len) {
-                layout.skip();
-                continue;
+            let offset = scratch.spill.len();
+            let mut place = Place::NOWHERE;
+            if self.part(*range).is_some() && grow(&mut scratch.spill, range.len) {
+                let buf = &mut scratch.spill[offset..];
+                // What was left out holds nothing that changes, as far as it is asked for.
+                if copied.read(range.start.0, buf) == Found::All || self.reader.exact(range.start.0, buf) {
+                    place = Place::in_spill(offset, range.len);
+                } else {
+                    scratch.spill.truncate(offset);
+                }
             }
-            let buf = &mut layout.0.spill[offset..];
-            // What was left out holds nothing that changes, as far as it is asked for.
-            if copied.read(range.start.0, buf) == Found::All || self.read_process(range.start, buf).is_ok() {
-                layout.place(offset, range.len);
-            } else {
-                layout.0.spill.truncate(offset);
-                layout.skip();
-            }
+            scratch.places.push(place);
         }
-        layout.finish()
+        scratch.unit(Base::NONE)
     }
 }
 
-/// Lays ranges out in a [`Scratch`].
-struct Layout<'s>(&'s mut Scratch);
-
-impl<'s> Layout<'s> {
-    fn new(scratch: &'s mut Scratch, ranges: usize) -> Self {
-        scratch.places.clear();
-        scratch.spill.clear();
-        scratch.places.reserve(ranges);
-        Self(scratch)
+/// Makes room; false if that would be too much.
+fn grow(spill: &mut Vec<u8>, by: u64) -> bool {
+    let fits = by <= MAX_RANGE && spill.len() + by as usize <= MAX_SPILL;
+    if fits {
+        spill.resize(spill.len() + by as usize, 0);
     }
-
-    /// The next range lies at `offset`.
-    fn place(&mut self, offset: usize, len: u64) {
-        self.0.places.push(Place { offset: offset as u64 | IN_SPILL, len: len as u32 });
-    }
-
-    /// The next range cannot be read.
-    fn skip(&mut self) {
-        self.0.places.push(Place { offset: IN_SPILL, len: 0 });
-    }
-
-    /// Range `i` turned out to be unreadable.
-    fn forget(&mut self, i: usize) {
-        self.0.places[i] = Place { offset: IN_SPILL, len: 0 };
-    }
-
-    /// Makes room; false if that would be too much.
-    fn grow(&mut self, by: u64) -> bool {
-        let len = self.0.spill.len();
-        let fits = by <= MAX_RANGE && len + by as usize <= MAX_SPILL;
-        if fits {
-            self.0.spill.resize(len + by as usize, 0);
-        }
-        fits
-    }
-
-    fn finish(self) -> UnitBytes<'s> {
-        let Scratch { places, spill } = self.0;
-        UnitBytes { base: &[], spill, places }
-    }
+    fits
 }
 
-/// Ranges that are read as one piece.
+/// Ranges that are read as one piece: pieces lie in the buffer one after the other.
+#[derive(Default)]
+struct Pieces {
+    ranges: Vec<AddrRange>,
+    /// For each, the first of the ranges in it (index, place in the buffer), and how many; those that are elsewhere may lie between.
+    members: Vec<Member>,
+}
+
+/// A range that lies in a piece.
 #[derive(Copy, Clone)]
-struct Piece {
-    range: AddrRange,
-    /// The first of its ranges, and how many.
-    first: usize,
-    count: usize,
-    /// Where it goes in the buffer.
+struct Member {
+    /// Which range.
+    index: usize,
+    /// Which piece.
+    piece: usize,
     offset: usize,
+}
+
+impl Pieces {
+    /// Takes a range in, if there is room.
+    fn add(&mut self, index: usize, range: AddrRange, part: &Part, spill: &mut Vec<u8>) -> Place {
+        if let Some(last) = self.ranges.last_mut()
+            && last.start <= range.start
+            && range.start.0 <= last.end().0.saturating_add(HOLE)
+            && part.holds(*last)
+        {
+            let more = range.end().0.saturating_sub(last.end().0);
+            let offset = spill.len() - last.len as usize + (range.start.0 - last.start.0) as usize;
+            if last.len + more <= MAX_RANGE && grow(spill, more) {
+                last.len += more;
+                self.members.push(Member { index, piece: self.ranges.len() - 1, offset });
+                return Place::in_spill(offset, range.len);
+            }
+        }
+        let offset = spill.len();
+        if !grow(spill, range.len) {
+            return Place::NOWHERE;
+        }
+        self.members.push(Member { index, piece: self.ranges.len(), offset });
+        self.ranges.push(range);
+        Place::in_spill(offset, range.len)
+    }
+
+    /// Reads them all. Of a piece that cannot be read whole each range is tried alone.
+    fn read(&self, reader: &Reader, ranges: &[AddrRange], scratch: &mut Scratch) {
+        let Scratch { places, spill } = scratch;
+        let mut failed = Vec::new();
+        reader.all(&self.ranges, spill, |piece| failed.push(piece));
+        for piece in failed {
+            let from = self.members.partition_point(|m| m.piece < piece);
+            for member in self.members[from..].iter().take_while(|m| m.piece == piece) {
+                let range = ranges[member.index];
+                let buf = &mut spill[member.offset..member.offset + range.len as usize];
+                if !reader.exact(range.start.0, buf) {
+                    places[member.index] = Place::NOWHERE;
+                }
+            }
+        }
+    }
 }
 
 impl Image for LiveImage {
     fn load<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
+        scratch.begin(ranges.len());
         if let Some(copied) = self.copied.get() {
             return self.load_copied(copied, ranges, scratch);
         }
-        let mut layout = Layout::new(scratch, ranges.len());
-        let mut pieces: Vec<Piece> = Vec::with_capacity(ranges.len());
-        // The readable range of the last one: units come in address order.
-        let mut mapped = AddrRange::default();
+        let mut pieces = Pieces::default();
+        // The part of the last one: units come in address order.
+        let mut part: Option<&Part> = None;
         for (i, range) in ranges.iter().enumerate() {
-            let inside = |m: AddrRange| m.start <= range.start && range.end() <= m.end();
-            if !inside(mapped) {
-                match self.cache.readable(*range) {
-                    Some(found) => mapped = found,
-                    None => {
-                        layout.skip();
-                        continue;
-                    }
+            if !part.is_some_and(|part| part.holds(*range)) {
+                part = self.part(*range);
+            }
+            let place = match part.filter(|part| range.len > 0 && part.holds(*range)) {
+                None => Place::NOWHERE,
+                Some(part) => {
+                    let kept = self.in_window(part, &ranges[i..]);
+                    kept.unwrap_or_else(|| pieces.add(i, *range, part, &mut scratch.spill))
                 }
-            }
-            if range.len == 0 {
-                layout.skip();
-                continue;
-            }
-            if let Some(last) = pieces.last_mut()
-                && last.first + last.count == i
-                && last.range.start <= range.start
-                && range.start.0 <= last.range.end().0.saturating_add(HOLE)
-                && mapped.start <= last.range.start
-            {
-                let more = range.end().0.saturating_sub(last.range.end().0);
-                if layout.grow(more) {
-                    last.range.len += more;
-                    last.count += 1;
-                    layout.place(last.offset + (range.start.0 - last.range.start.0) as usize, range.len);
-                    continue;
-                }
-            }
-            let offset = layout.0.spill.len();
-            if !layout.grow(range.len) {
-                layout.skip();
-                continue;
-            }
-            layout.place(offset, range.len);
-            pieces.push(Piece { range: *range, first: i, count: 1, offset });
+            };
+            scratch.places.push(place);
         }
-        if layout.0.spill.len() < pieces.len() * SPARSE {
-            if self.cache.credit.is_left() {
-                let mut found = [0; 2];
-                for piece in &pieces {
-                    let buf = &mut layout.0.spill[piece.offset..piece.offset + piece.range.len as usize];
-                    if !self.cache.read_by_pages(piece.range.start.0, buf, &mut found) {
-                        self.read_one_by_one(*piece, ranges, &mut layout);
-                    }
-                }
-                self.cache.credit.settle(found);
-                return layout.finish();
-            }
-            self.cache.credit.without(pieces.len());
-        }
-        let mut at = 0;
-        while at < pieces.len() {
-            let mut bytes = 0;
-            let batch = pieces[at..].iter().take(PIECES).take_while(|p| {
-                bytes += p.range.len as usize;
-                bytes <= CALL_BYTES || p.offset == pieces[at].offset
-            });
-            let count = batch.count();
-            let batch = &pieces[at..at + count];
-            let done = read_batch(self.pid, batch, &mut layout.0.spill);
-            at += done;
-            if done < count {
-                // The kernel stopped at this one.
-                self.read_one_by_one(pieces[at], ranges, &mut layout);
-                at += 1;
-            }
-        }
-        layout.finish()
+        pieces.read(&self.reader, ranges, scratch);
+        scratch.unit(self.window.as_ref().map_or(Base::NONE, Base::window))
     }
 
     fn present(&self, ranges: &[AddrRange]) -> Vec<bool> {
-        ranges.iter().map(|range| range.len > 0 && self.cache.readable(*range).is_some()).collect()
+        ranges.iter().map(|range| range.len > 0 && self.part(*range).is_some()).collect()
     }
 
     fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
-        match self.copied.get().map(|copied| copied.read(addr.0, buf)) {
-            Some(Found::All) => Ok(()),
+        let range = AddrRange { start: addr, len: buf.len() as u64 };
+        let found = match self.copied.get() {
             // What was left out holds nothing that changes, as far as it is asked for.
-            Some(Found::LeftOut | Found::Elsewhere) | None => self.read_process(addr, buf),
-        }
+            Some(copied) => {
+                copied.read(addr.0, buf) == Found::All || self.part(range).is_some() && self.reader.exact(addr.0, buf)
+            }
+            None => self.part(range).is_some_and(|part| {
+                let kept = if range.len > 0 { self.in_window(part, &[range]) } else { None };
+                match (kept, &self.window) {
+                    (Some(place), Some(window)) => {
+                        buf.copy_from_slice(Base::window(window).slice(place));
+                        true
+                    }
+                    _ => self.reader.exact(addr.0, buf),
+                }
+            }),
+        };
+        if found { Ok(()) } else { Err(ReadError::Unmapped(addr)) }
     }
 
     fn missing(&self) -> &Missing {
@@ -230,94 +277,22 @@ impl Image for LiveImage {
     }
 }
 
-impl LiveImage {
-    /// Reads the ranges of a piece that cannot be read whole; those that fail are not there.
-    fn read_one_by_one(&self, piece: Piece, ranges: &[AddrRange], layout: &mut Layout<'_>) {
-        for (i, range) in ranges.iter().enumerate().skip(piece.first).take(piece.count) {
-            let offset = piece.offset + (range.start.0 - piece.range.start.0) as usize;
-            let buf = &mut layout.0.spill[offset..offset + range.len as usize];
-            if !read_exact_at(self.pid, range.start.0, buf) {
-                layout.forget(i);
-            }
-        }
-    }
-
-    /// From the process itself, through the cache.
-    fn read_process(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
-        // Large structures are worth a call of their own.
-        if buf.len() > (PAGE * READ_AHEAD) as usize {
-            let range = AddrRange { start: addr, len: buf.len() as u64 };
-            let read = self.cache.readable(range).is_some() && read_exact_at(self.pid, addr.0, buf);
-            return if read { Ok(()) } else { Err(ReadError::Unmapped(addr)) };
-        }
-        if self.cache.read_by_pages(addr.0, buf, &mut [0; 2]) { Ok(()) } else { Err(ReadError::Unmapped(addr)) }
-    }
-}
-
-/// Reads pieces whose places in the buffer follow each other. Returns how many were read whole.
-fn read_batch(pid: Pid, pieces: &[Piece], buffer: &mut [u8]) -> usize {
-    let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return 0 };
-    let local = &mut buffer[first.offset..last.offset + last.range.len as usize];
-    let remote: Vec<RemoteIoVec> =
-        pieces.iter().map(|p| RemoteIoVec { base: p.range.start.0 as usize, len: p.range.len as usize }).collect();
-    let mut read = process_vm_readv(pid, &mut [IoSliceMut::new(local)], &remote).unwrap_or(0);
-    pieces
-        .iter()
-        .take_while(|p| {
-            let whole = read >= p.range.len as usize;
-            read = read.saturating_sub(p.range.len as usize);
-            whole
-        })
-        .count()
-}
-
-pub(super) fn read_exact_at(pid: Pid, addr: u64, buf: &mut [u8]) -> bool {
-    let len = buf.len();
-    let mut done = 0;
-    while done < len {
-        let remote = [RemoteIoVec { base: addr as usize + done, len: (len - done).min(CALL_BYTES) }];
-        match process_vm_readv(pid, &mut [IoSliceMut::new(&mut buf[done..])], &remote) {
-            Ok(n) if n > 0 => done += n,
-            _ => return false,
-        }
-    }
-    true
-}
-
-/// Fills `buf` from `addr` of process `pid`; false if any byte of it cannot be read.
-pub(super) fn read_exact(pid: u32, addr: u64, buf: &mut [u8]) -> bool {
-    read_exact_at(Pid::from_raw(pid.cast_signed()), addr, buf)
-}
-
-/// Fills `buf` from `addr` of process `pid`. Pages that cannot be read, of a file that is shorter now, become zeros.
-pub(super) fn read_what_can_be(pid: u32, addr: u64, buf: &mut [u8]) {
-    if read_exact(pid, addr, buf) {
-        return;
-    }
-    let mut at = addr;
-    let mut rest = buf;
-    while !rest.is_empty() {
-        let (page, after) = rest.split_at_mut(((PAGE - at % PAGE) as usize).min(rest.len()));
-        if !read_exact(pid, at, page) {
-            page.fill(0);
-        }
-        at += page.len() as u64;
-        rest = after;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::cache::Credit;
     use crate::live::proc;
+
+    const PAGE: u64 = 4096;
+
+    fn image(budget: u64) -> LiveImage {
+        let pid = std::process::id();
+        LiveImage::new(Reader::new(pid), &proc::mappings(pid).expect("maps"), budget)
+    }
 
     /// Our own memory is as good as another's.
     #[test]
     fn loads_and_reads_agree_with_memory() {
         let data: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
-        let pid = std::process::id();
-        let image = LiveImage::new(pid, &proc::mappings(pid).expect("maps"));
         let base = data.as_ptr() as u64;
         let range = |from: u64, len: u64| AddrRange { start: Addr(base + from), len };
         let mut ranges: Vec<AddrRange> = (0..5000).map(|i| range(i * 56, 24 + i % 64)).collect();
@@ -331,10 +306,10 @@ mod tests {
             range(0, 8),
         ]);
         ranges.push(AddrRange { start: Addr(u64::MAX - 4), len: 8 });
-        // All at once, and few far apart: by pages, and with no credit left by pieces.
+        // All at once, and few far apart: from the window, without one, and with one that is full soon.
         let every = |step: usize| (0..ranges.len()).filter(|i| i % step == 0 || *i >= known).collect::<Vec<_>>();
-        for (step, credit) in [(1, Credit::MOST), (90, Credit::MOST), (90, -Credit::MOST)] {
-            image.cache.credit.set(credit);
+        for (step, budget) in [(1, u64::MAX), (90, u64::MAX), (1, 0), (90, 0), (7, 2 * FRAME as u64)] {
+            let image = image(budget);
             let chosen = every(step);
             let asked: Vec<AddrRange> = chosen.iter().map(|i| ranges[*i]).collect();
             let mut scratch = Scratch::default();
@@ -351,6 +326,7 @@ mod tests {
                 }
             }
         }
+        let image = image(u64::MAX);
         let mut buf = vec![0; 9000];
         image.read(Addr(base + 77), &mut buf).expect("mapped");
         assert_eq!(buf, data[77..9077]);
@@ -368,10 +344,9 @@ mod tests {
         let map = crate::image::FileMap::new(&file, "test").expect("map");
         let base = map.as_ptr() as u64;
         file.set_len(PAGE).expect("length");
-        let pid = std::process::id();
-        let image = LiveImage::new(pid, &proc::mappings(pid).expect("maps"));
         let ranges: Vec<AddrRange> =
             [0, 64, PAGE - 8, PAGE, 2 * PAGE, 128].map(|at| AddrRange { start: Addr(base + at), len: 8 }).to_vec();
+        let image = image(u64::MAX);
         let mut scratch = Scratch::default();
         let unit = image.load(&ranges, &mut scratch);
         let found: Vec<bool> = (0..ranges.len()).map(|i| !unit.get(i).is_empty()).collect();

@@ -7,8 +7,9 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use super::machine;
 use super::proc::{self, Mapping, Status};
-use super::{machine, memory};
+use super::reader::Reader;
 use crate::error::{Error, Result};
 use crate::image::{FileMapping, Input, open_mapped};
 
@@ -169,7 +170,7 @@ impl Subject {
     pub fn libraries(&self, files: &[FileMapping], auxv: &[(u64, u64)]) -> Vec<(FileMapping, Input)> {
         let places = |f: &FileMapping| proc::paths(self.pid, f.range, &f.path).to_vec();
         // The first page decides whether it is the file.
-        open_mapped(files, auxv, places, |f, page| memory::read_exact(self.pid, f.range.start.0, page))
+        open_mapped(files, auxv, places, |f, page| Reader::new(self.pid).exact(f.range.start.0, page))
     }
 }
 

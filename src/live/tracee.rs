@@ -17,9 +17,9 @@ use nix::libc;
 use rustc_hash::FxHashSet;
 
 use super::machine;
-use super::memory;
 use super::proc::{self, Status};
 use super::ptrace::{self, Stop};
+use super::reader::Reader;
 use crate::error::{Error, Result};
 
 /// Waiting for a stop is a loop until then, because the pause counts; afterwards we sleep between looks.
@@ -183,7 +183,7 @@ impl Tracee {
         let is_call = |at: u64| {
             let mut found = [0u8; 4];
             let found = &mut found[..machine::SYSCALL.len()];
-            memory::read_exact(self.pid, at, found) && *found == *machine::SYSCALL
+            Reader::new(self.pid).exact(at, found) && *found == *machine::SYSCALL
         };
         let ranked = self.threads.iter().enumerate();
         let mut ranked: Vec<(u8, usize)> =
@@ -207,16 +207,15 @@ impl Tracee {
     /// Whether a thread may be in a restartable sequence: the kernel forgets that as soon as the thread executes anything else.
     fn in_sequence(&self, tid: u32) -> bool {
         let mut field = [0; 8];
-        ptrace::rseq(raw(tid)).is_some_and(|rseq| {
-            !memory::read_exact(self.pid, rseq.wrapping_add(RSEQ_CS), &mut field) || field != [0; 8]
-        })
+        ptrace::rseq(raw(tid))
+            .is_some_and(|rseq| !Reader::new(self.pid).exact(rseq.wrapping_add(RSEQ_CS), &mut field) || field != [0; 8])
     }
 
     /// A system call instruction in the kernel's own page of code.
     fn search_vdso(&self, regs: &[u64]) -> Option<u64> {
         let vdso = proc::mappings(self.pid).ok()?.into_iter().find(|m| m.path == "[vdso]")?.range;
         let mut code = vec![0; usize::try_from(vdso.len).ok().filter(|len| *len <= 1 << 20)?];
-        if !memory::read_exact(self.pid, vdso.start.0, &mut code) {
+        if !Reader::new(self.pid).exact(vdso.start.0, &mut code) {
             return None;
         }
         let len = machine::SYSCALL.len();

@@ -1,7 +1,9 @@
 //! Roots outside of spans and stacks: queued finalizers and cleanups, open tiny blocks; and who works on those queues.
 
+mod blocks;
 mod goroutines;
 
+pub(super) use blocks::Blocks;
 pub use goroutines::Runner;
 
 use crate::address::{Addr, WORD};
@@ -66,9 +68,6 @@ pub struct Queues {
 
 /// More Ps than `GOMAXPROCS` allows.
 const MAX_PS: u64 = 1 << 20;
-/// Bytes of a block of finalizers (`finBlockSize`) and of one of cleanups (`cleanupBlockSize`).
-const FIN_BLOCK_SIZE: u64 = 4096;
-const CLEANUP_BLOCK_SIZE: u64 = 512;
 
 impl Queues {
     /// Reads the queues and every P's tiny block. Damage is counted; a release without a queue has an empty one.
@@ -82,72 +81,57 @@ impl Queues {
     }
 
     fn read_finalizers(&mut self, image: &dyn Image, layout: &RuntimeLayout) {
-        let (block_at, at) = (&layout.finblock, &layout.finalizer);
-        let Ok(head) = image.read_u64(Addr(layout.globals.allfin)) else {
-            return self.incidents.count("queue.unread");
-        };
-        let capacity = FIN_BLOCK_SIZE.saturating_sub(block_at.fin) / at.size.max(1);
-        let mut chain = Chain::new(head);
-        while let Some(block) = chain.current() {
-            let block = Addr(block);
-            let (Ok(next), Ok(cnt)) =
-                (image.read_u64(block.add(block_at.alllink)), image.read_u32(block.add(block_at.cnt)))
-            else {
-                return self.incidents.count("queue.unread");
-            };
-            if u64::from(cnt) > capacity {
-                return self.incidents.count("queue.bad_block");
-            }
-            for i in 0..u64::from(cnt) {
-                let record = block.add(block_at.fin + i * at.size);
-                let word = |field: u64| image.read_u64(record.add(field));
-                match (word(at.func), word(at.arg), word(at.fint), word(at.ot)) {
-                    (Ok(func), Ok(arg), Ok(fint), Ok(ot)) => {
-                        self.finalizers.push(QueuedFinalizer { addr: record.0, func, arg, fint, ot });
-                    }
-                    _ => self.incidents.count("queue.unread"),
-                }
-            }
-            if !chain.advance(next) {
-                return self.incidents.count("queue.cycle");
-            }
-        }
+        let at = &layout.finalizer;
+        self.each_record(image, Addr(layout.globals.allfin), Blocks::finalizers(layout), |queues, record| {
+            let word = |field: u64| image.read_u64(record.add(field));
+            let (func, arg, fint, ot) = (word(at.func)?, word(at.arg)?, word(at.fint)?, word(at.ot)?);
+            queues.finalizers.push(QueuedFinalizer { addr: record.0, func, arg, fint, ot });
+            Ok(())
+        });
     }
 
     fn read_cleanups(&mut self, image: &dyn Image, layout: &RuntimeLayout) {
-        let (Some(queue), Some(queue_at), Some(block_at)) =
-            (layout.globals.gc_cleanups, &layout.cleanup_queue, &layout.cleanup_block)
+        let (Some(queue), Some(queue_at), Some(blocks)) =
+            (layout.globals.gc_cleanups, &layout.cleanup_queue, Blocks::cleanups(layout))
         else {
             return;
         };
-        let Ok(head) = image.read_u64(Addr(queue).add(queue_at.all)) else {
+        self.each_record(image, Addr(queue).add(queue_at.all), blocks, |queues, record| {
+            let word = |field: u64| image.read_u64(record.add(field));
+            let (call, func, arg) = match &layout.cleanup_fn {
+                Some(at) => (word(at.call)?, word(at.func)?, word(at.arg)?),
+                None => (0, word(0)?, 0),
+            };
+            queues.cleanups.push(QueuedCleanup { addr: record.0, call, func, arg });
+            Ok(())
+        });
+    }
+
+    /// Calls `f` with the address of each record.
+    ///
+    /// * `head`: where the pointer to the first block lies.
+    fn each_record(
+        &mut self,
+        image: &dyn Image,
+        head: Addr,
+        blocks: Blocks,
+        f: impl Fn(&mut Self, Addr) -> Result<(), ReadError>,
+    ) {
+        let Ok(head) = image.read_u64(head) else {
             return self.incidents.count("queue.unread");
         };
-        let size = layout.cleanup_fn.as_ref().map_or(WORD, |at| at.size.max(1));
-        let capacity = CLEANUP_BLOCK_SIZE.saturating_sub(block_at.cleanups) / size;
         let mut chain = Chain::new(head);
         while let Some(block) = chain.current() {
             let block = Addr(block);
-            let (Ok(next), Ok(n)) =
-                (image.read_u64(block.add(block_at.alllink)), image.read_u32(block.add(block_at.n)))
-            else {
+            let Ok((next, count)) = blocks.read(image, block) else {
                 return self.incidents.count("queue.unread");
             };
-            if u64::from(n) > capacity {
+            if count > blocks.capacity() {
                 return self.incidents.count("queue.bad_block");
             }
-            for i in 0..u64::from(n) {
-                let record = block.add(block_at.cleanups + i * size);
-                let word = |field: u64| image.read_u64(record.add(field));
-                let words = match &layout.cleanup_fn {
-                    Some(at) => (word(at.call), word(at.func), word(at.arg)),
-                    None => (Ok(0), word(0), Ok(0)),
-                };
-                match words {
-                    (Ok(call), Ok(func), Ok(arg)) => {
-                        self.cleanups.push(QueuedCleanup { addr: record.0, call, func, arg });
-                    }
-                    _ => self.incidents.count("queue.unread"),
+            for i in 0..count {
+                if f(self, block.add(blocks.records + i * blocks.record_size)).is_err() {
+                    self.incidents.count("queue.unread");
                 }
             }
             if !chain.advance(next) {

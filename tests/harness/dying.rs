@@ -130,6 +130,9 @@ fn environment(command: &mut Command, dir: &Path, death: &Death<'_>) {
         .env("GOTRACEBACK", "crash")
         .env("GOMAXPROCS", death.procs.to_string())
         .env("GODEBUG", death.godebug)
+        // Sanitizers leave no cores otherwise.
+        .env("ASAN_OPTIONS", "disable_coredump=0")
+        .env("MSAN_OPTIONS", "disable_coredump=0")
         .env_remove("GOGC");
 }
 

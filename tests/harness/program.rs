@@ -24,6 +24,10 @@ pub enum Mode {
     External,
     /// With the race detector, which has its own allocation sizes and maps terabytes of shadow memory.
     Race,
+    /// With the address sanitizer: objects have red zones behind them and are larger.
+    Asan,
+    /// With the memory sanitizer, which takes clang.
+    Msan,
     /// With the paths of the build machine in it.
     Untrimmed,
     /// Without debug information.
@@ -38,6 +42,8 @@ pub enum Mode {
     CShared,
     /// A C program that contains Go.
     CArchive,
+    /// Linked with the standard library as a shared one (`-linkshared`), which takes the debug information away.
+    LinkShared,
 }
 
 impl Mode {
@@ -51,6 +57,8 @@ impl Mode {
             Self::Cgo => "cgo",
             Self::External => "external",
             Self::Race => "race",
+            Self::Asan => "asan",
+            Self::Msan => "msan",
             Self::Untrimmed => "untrimmed",
             Self::NoDwarf => "nodwarf",
             Self::Stripped => "stripped",
@@ -58,6 +66,7 @@ impl Mode {
             Self::Plugin => "plugin",
             Self::CShared => "cshared",
             Self::CArchive => "carchive",
+            Self::LinkShared => "linkshared",
         }
     }
 
@@ -77,12 +86,15 @@ impl Mode {
             Self::PlainDwarf => &["-trimpath", "-ldflags=-compressdwarf=false"],
             Self::External => &["-trimpath", "-ldflags=-linkmode=external"],
             Self::Race => &["-trimpath", "-race"],
+            Self::Asan => &["-trimpath", "-asan"],
+            Self::Msan => &["-trimpath", "-msan"],
             Self::Untrimmed => &[],
             Self::NoDwarf => &["-trimpath", "-ldflags=-w"],
             Self::Stripped => &["-trimpath", "-ldflags=-s -w"],
             Self::StrippedPie => &["-trimpath", "-ldflags=-s -w", "-buildmode=pie"],
             Self::CShared => &["-trimpath", "-buildmode=c-shared"],
             Self::CArchive => &["-trimpath", "-buildmode=c-archive"],
+            Self::LinkShared => &["-trimpath", "-linkshared"],
         }
     }
 
@@ -93,7 +105,27 @@ impl Mode {
 
     /// Whether it takes a C compiler.
     pub fn needs_cgo(self) -> bool {
-        matches!(self, Self::Cgo | Self::External | Self::Race | Self::Plugin | Self::CShared | Self::CArchive)
+        matches!(
+            self,
+            Self::Cgo
+                | Self::External
+                | Self::Race
+                | Self::Asan
+                | Self::Msan
+                | Self::Plugin
+                | Self::CShared
+                | Self::CArchive
+                | Self::LinkShared
+        )
+    }
+
+    /// The C compiler that it takes, and a line of C that this one must be able to compile with the options.
+    pub fn compiler(self) -> (&'static str, &'static [&'static str], &'static str) {
+        match self {
+            Self::Asan => ("gcc", &["-fsanitize=address"], "#include <sanitizer/asan_interface.h>\n"),
+            Self::Msan => ("clang", &["-fsanitize=memory"], "#include <sanitizer/msan_interface.h>\n"),
+            _ => ("gcc", &[], ""),
+        }
     }
 }
 
@@ -170,6 +202,13 @@ impl Program {
         let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
         if !exe.exists() {
             fs::create_dir_all(&dir).unwrap();
+            let with_library;
+            let toolchain = if recipe.mode == Mode::LinkShared {
+                with_library = toolchain.with_shared_library();
+                &with_library
+            } else {
+                toolchain
+            };
             let partial = dir.join(format!("exe.{}", std::process::id()));
             let run = |command: &mut Command| {
                 let output = command.current_dir(root().join(source)).output().expect("run it");
@@ -177,6 +216,9 @@ impl Program {
             };
             let go = |flags: &[&str], to: &Path, package: &str| {
                 let mut go = toolchain.go();
+                if recipe.mode == Mode::Msan {
+                    go.env("CC", recipe.mode.compiler().0);
+                }
                 go.arg("build").args(recipe.mode.flags()).args(args).args(flags);
                 if minor(&toolchain.version) >= 18 {
                     go.arg("-buildvcs=false");

@@ -142,6 +142,32 @@ impl Toolchain {
         Ok(Self { version, goroot })
     }
 
+    /// The same with the standard library as a shared one (`-buildmode=shared`), which goes into GOROOT: another one in the cache, that
+    /// borrows all but its packages.
+    pub fn with_shared_library(&self) -> Self {
+        let goroot = cache("goroots").join(&self.version);
+        let packages = goroot.join("pkg");
+        std::fs::create_dir_all(&packages).unwrap();
+        let borrow = |folder: &str, wanted: &dyn Fn(&str) -> bool| {
+            for entry in std::fs::read_dir(self.goroot.join(folder)).unwrap().map(|entry| entry.unwrap()) {
+                let link = goroot.join(folder).join(entry.file_name());
+                if entry.file_name().to_str().is_some_and(wanted) && link.symlink_metadata().is_err() {
+                    std::os::unix::fs::symlink(entry.path(), link).unwrap();
+                }
+            }
+        };
+        borrow("", &|name| name != "pkg");
+        borrow("pkg", &|name| ["include", "tool"].contains(&name));
+        let shared = Self { version: self.version.clone(), goroot };
+        if !packages.join("linux_amd64_dynlink/libstd.so").exists() {
+            let mut go = shared.go();
+            go.args(["install", "-trimpath", "-buildmode=shared", "std"]).env("CGO_ENABLED", "1");
+            let output = go.output().expect("run go");
+            assert!(output.status.success(), "{go:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        shared
+    }
+
     /// `go` with an environment that depends on nothing of the user's.
     pub fn go(&self) -> Command {
         let mut go = Command::new(self.goroot.join("bin/go"));

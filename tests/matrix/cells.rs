@@ -76,6 +76,8 @@ impl Row {
             Mode::Cgo => parts.push("cgo, goroutines in and above C".to_owned()),
             Mode::External => parts.push("`-ldflags=-linkmode=external`".to_owned()),
             Mode::Race => parts.push("`-race`".to_owned()),
+            Mode::Asan => parts.push("`-asan`".to_owned()),
+            Mode::Msan => parts.push("`-msan`".to_owned()),
             Mode::Untrimmed => parts.push("without `-trimpath`".to_owned()),
             Mode::NoDwarf => parts.push("`-ldflags=-w`".to_owned()),
             Mode::Stripped => parts.push("`-ldflags='-s -w'`".to_owned()),
@@ -83,6 +85,7 @@ impl Row {
             Mode::Plugin => parts.push("`-buildmode=plugin`, loaded".to_owned()),
             Mode::CShared => parts.push("`-buildmode=c-shared`, in a C program".to_owned()),
             Mode::CArchive => parts.push("`-buildmode=c-archive`, in a C program".to_owned()),
+            Mode::LinkShared => parts.push("`-linkshared` to `-buildmode=shared`".to_owned()),
         }
         format!("{}, {}", parts.join(" "), self.core.name())
     }
@@ -115,7 +118,7 @@ impl Row {
 }
 
 /// Builds: mode, since, until, and where they are always run. The first two are the fixtures' own (`fixtures.rs`).
-const BUILDS: [(Mode, u32, u32, &[u32]); 14] = [
+const BUILDS: [(Mode, u32, u32, &[u32]); 17] = [
     (Mode::Default, 0, u32::MAX, &[]),
     (Mode::NoOpt, 0, u32::MAX, &[]),
     (Mode::Untrimmed, 0, u32::MAX, &[]),
@@ -124,18 +127,29 @@ const BUILDS: [(Mode, u32, u32, &[u32]); 14] = [
     (Mode::Cgo, 0, u32::MAX, &[]),
     (Mode::External, 0, u32::MAX, &[27]),
     (Mode::Race, 0, u32::MAX, &[]),
+    (Mode::Asan, 18, u32::MAX, &[]),
+    (Mode::Msan, 0, u32::MAX, &[]),
     (Mode::NoDwarf, 0, u32::MAX, &[25, 27]),
     (Mode::Stripped, 0, u32::MAX, &[24, 26]),
     (Mode::StrippedPie, 0, u32::MAX, &[27]),
     (Mode::Plugin, 0, u32::MAX, &[26]),
     (Mode::CShared, 0, u32::MAX, &[24]),
     (Mode::CArchive, 0, u32::MAX, &[]),
+    (Mode::LinkShared, 0, u32::MAX, &[]),
 ];
+
+/// Who takes the core of a build: gdb, unless it would write out terabytes that the sanitizers reserve.
+fn core(mode: Mode) -> CoreKind {
+    match mode {
+        Mode::Asan | Mode::Msan => CoreKind::Kernel(""),
+        _ => CoreKind::Gcore,
+    }
+}
 
 /// What has names depends on the builds without debug information (`stripped.rs` states some of them).
 fn claim(mode: Mode) -> Claim {
     match mode {
-        Mode::NoDwarf | Mode::Stripped | Mode::StrippedPie => Claim::Totals,
+        Mode::NoDwarf | Mode::Stripped | Mode::StrippedPie | Mode::LinkShared => Claim::Totals,
         _ => Claim::Paths,
     }
 }
@@ -188,9 +202,8 @@ pub fn rows() -> Vec<Row> {
         until,
         always,
     };
-    let builds = BUILDS
-        .iter()
-        .map(|&(mode, since, until, always)| row(mode, "", CoreKind::Gcore, claim(mode), since, until, always));
+    let builds =
+        BUILDS.iter().map(|&(mode, since, until, always)| row(mode, "", core(mode), claim(mode), since, until, always));
     let experiments = EXPERIMENTS.iter().flat_map(|&(name, since, until, claim, always)| {
         [(Mode::Default, always), (Mode::NoOpt, &[][..])]
             .map(|(mode, always)| row(mode, name, CoreKind::Gcore, claim, since, until, always))

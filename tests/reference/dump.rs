@@ -34,8 +34,11 @@ impl<'p, 'img> Dump<'p, 'img> {
         let image: &dyn Image = &process.image;
         let bias = process.load_bias;
         // As the product does: what DWARF says, else the table of the release.
-        let substitute = |_| release::substitute(&process.executable, image, bias).map(|s| s.debug);
-        let mut debug = DebugInfo::load(&process.executable).or_else(substitute).expect("debug information");
+        let libraries = process.libraries.iter();
+        let libraries: Vec<_> = libraries.map(|l| (&l.executable, l.load_bias.wrapping_sub(bias))).collect();
+        let substitute = || release::substitute(&process.executable, &libraries, image, bias).map(|s| s.debug);
+        let dwarf = DebugInfo::load(&process.executable).ok().filter(DebugInfo::has_program);
+        let mut debug = dwarf.map_or_else(substitute, Ok).expect("debug information");
         let layout = RuntimeLayout::find(&debug.types, &debug.variables, &debug.constants, bias).expect("layout");
         let modules = Modules::read(image, &layout).expect("modules");
         let heap = Heap::read(image, &layout).expect("heap");

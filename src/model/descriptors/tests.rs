@@ -3,7 +3,7 @@
 use super::*;
 use crate::address::AddrRange;
 use crate::image::executable::Executable;
-use crate::image::{IN_SPILL, Missing, Place, ReadError, Scratch, UnitBytes};
+use crate::image::{Base, Missing, Place, ReadError, Scratch, UnitBytes};
 use crate::model::dwarf::DebugInfo;
 use crate::model::dwarf::tests::programs;
 use object::{Object, ObjectSection};
@@ -25,16 +25,15 @@ impl StaticImage {
 
 impl Image for StaticImage {
     fn load<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
-        scratch.places.clear();
-        scratch.spill.clear();
+        scratch.begin(ranges.len());
         for range in ranges {
             let at = scratch.spill.len();
             scratch.spill.resize(at + range.len as usize, 0);
             let whole = self.read(range.start, &mut scratch.spill[at..]).is_ok();
-            let len = if whole { range.len as u32 } else { 0 };
-            scratch.places.push(Place { offset: IN_SPILL | at as u64, len });
+            let len = if whole { range.len } else { 0 };
+            scratch.places.push(Place::in_spill(at, len));
         }
-        UnitBytes { base: &[], spill: &scratch.spill, places: &scratch.places }
+        scratch.unit(Base::NONE)
     }
 
     fn read(&self, addr: Addr, buf: &mut [u8]) -> std::result::Result<(), ReadError> {

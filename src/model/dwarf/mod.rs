@@ -174,10 +174,12 @@ impl<'img> DebugInfo<'img> {
         let mut incidents = Incidents::default();
         let mut sections = vec![Sections::read(exe, &mut incidents)?];
         let mut units = die::read_units(&sections[0], FileBase::default(), &mut incidents);
+        // Without it, none is missed in a library.
+        let has_program = !units.is_empty();
         let mut offset = sections[0].info_len();
         for &(library, shift) in libraries {
             let Ok(read) = Sections::read(library, &mut incidents) else {
-                incidents.count("dwarf.library_without_debug_information");
+                incidents.add("dwarf.library_without_debug_information", u64::from(has_program));
                 continue;
             };
             let file = FileBase { index: sections.len(), offset, shift };
@@ -236,6 +238,12 @@ impl<'img> DebugInfo<'img> {
     #[must_use]
     pub fn is_in(exe: &Executable<'_>) -> bool {
         exe.has_debug_info() || exe.debug_file().is_some()
+    }
+
+    /// Whether it describes the program itself, and not only its libraries or what cgo has compiled.
+    #[must_use]
+    pub fn has_program(&self) -> bool {
+        self.units.iter().any(|unit| unit.file.index == 0)
     }
 
     /// What is known of an executable without debug information, in the same form: no function has variables.

@@ -1,7 +1,7 @@
 //! A small image for unit tests: a few ranges of bytes.
 
 use crate::address::{Addr, AddrRange};
-use crate::image::{IN_SPILL, Image, Missing, Place, ReadError, Scratch, UnitBytes};
+use crate::image::{Base, Image, Missing, Place, ReadError, Scratch, UnitBytes};
 
 /// Bytes at addresses.
 pub(crate) struct Bytes {
@@ -26,15 +26,14 @@ impl Bytes {
 
 impl Image for Bytes {
     fn load<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
-        scratch.places.clear();
-        scratch.spill.clear();
+        scratch.begin(ranges.len());
         for &range in ranges {
             let bytes = self.find(range).unwrap_or_default();
-            let offset = scratch.spill.len() as u64 | IN_SPILL;
+            let offset = scratch.spill.len();
             scratch.spill.extend_from_slice(bytes);
-            scratch.places.push(Place { offset, len: bytes.len() as u32 });
+            scratch.places.push(Place::in_spill(offset, bytes.len() as u64));
         }
-        UnitBytes { base: &[], spill: &scratch.spill, places: &scratch.places }
+        scratch.unit(Base::NONE)
     }
 
     fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {

@@ -60,7 +60,7 @@ const SIZES: [(&str, &str); 5] = [
 ];
 
 /// What the user should know about names.
-const WITH_SYMBOLS: &str = "the executable has no debug information (-ldflags=-w): package variables and functions have their names, \
+const WITH_SYMBOLS: &str = "the executable has no debug information (-ldflags=-w, -linkshared): package variables and functions have their names, \
                             local variables have not; fields have theirs where the runtime knows the type (interfaces, objects over \
                             512 bytes)";
 const WITHOUT_SYMBOLS: &str = "the executable has neither debug information nor symbols (-ldflags='-s -w', strip): functions have \
@@ -77,9 +77,16 @@ pub struct Substitute<'img> {
 
 /// Makes it for the process at load bias `bias`.
 ///
+/// * `libraries`: other files with Go code, each with its load bias less `bias`.
+///
 /// # Errors
 /// The release is not known or has no table, the table does not fit the executable, or a variable of the runtime is not found.
-pub fn substitute<'img>(exe: &Executable<'img>, image: &dyn Image, bias: u64) -> Result<Substitute<'img>> {
+pub fn substitute<'img>(
+    exe: &Executable<'img>,
+    libraries: &[(&Executable<'_>, u64)],
+    image: &dyn Image,
+    bias: u64,
+) -> Result<Substitute<'img>> {
     let what = || format!("executable {}: no debug information (.debug_info)", exe.path().display());
     let version = GoVersion::read(exe, image, bias).ok_or_else(|| {
         Error::new(format!("{}, and no Go release in .go.buildinfo", what()))
@@ -87,13 +94,16 @@ pub fn substitute<'img>(exe: &Executable<'img>, image: &dyn Image, bias: u64) ->
     })?;
     let mut table = table_for(exe, &version).map_err(|e| Error::new(what()).cause(e))?;
     check_sizes(exe, &table, &version)?;
-    let mut variables = symbols::variables(exe, &mut table.types);
+    let mut variables = symbols::variables(&[(exe, 0)], &mut table.types);
+    let library_variables = symbols::variables(libraries, &mut table.types);
     let has_symbols = variables.iter().any(|v| &*v.name == "runtime.mheap_");
     if !has_symbols {
         variables = located(exe, image, bias, &mut table, &version)?;
     }
     let missing_names = if has_symbols { WITH_SYMBOLS } else { WITHOUT_SYMBOLS };
-    Ok(Substitute { debug: DebugInfo::without_dwarf(table.types, variables, table.constants), missing_names })
+    let mut debug = DebugInfo::without_dwarf(table.types, variables, table.constants);
+    debug.library_variables = library_variables;
+    Ok(Substitute { debug, missing_names })
 }
 
 /// The variables of the runtime that [`RuntimeLayout`] asks for, found without symbols: name without package, address in the process. For

@@ -1,8 +1,9 @@
-//! Which Go built the executable: `.go.buildinfo`, which the linker writes into every program, stripped or not.
+//! Which Go built the executable: `.go.buildinfo`, which the linker writes into every program, stripped or not. Older shared libraries
+//! (`-buildmode=shared`) lack it; their symbols lead to the runtime's own variable.
 
 use crate::address::Addr;
 use crate::image::Image;
-use crate::image::executable::Executable;
+use crate::image::executable::{Executable, Symbol};
 
 /// The section's first bytes; byte 14 is the size of a pointer, byte 15 has flags.
 const MAGIC: &[u8] = b"\xff Go buildinf:";
@@ -38,20 +39,30 @@ impl GoVersion {
 
     /// Reads the version of the program at load bias `bias`.
     pub(super) fn read(exe: &Executable<'_>, image: &dyn Image, bias: u64) -> Option<Self> {
-        let section = exe.section(".go.buildinfo")?;
+        let Some(section) = exe.section(".go.buildinfo") else {
+            let named = |(name, _): &(&[u8], Symbol)| *name == b"runtime.buildVersion";
+            let (_, variable) = exe.symbols().chain(exe.exports()).find(named)?;
+            return Self::read_variable(Addr(variable.address.wrapping_add(bias)), image);
+        };
         let header = section.data();
         if !header.starts_with(MAGIC) {
             return None;
         }
         let start = Addr(section.address.wrapping_add(bias));
-        let (text, len) = if header.get(15)? & INLINE != 0 {
-            let (len, used) = uvarint(header.get(HEADER as usize..)?)?;
-            (start.add(HEADER + used), len)
-        } else {
+        if header.get(15)? & INLINE == 0 {
             // In the process's memory these addresses are relocated.
-            let variable = Addr(image.read_u64(start.add(16)).ok()?);
-            (Addr(image.read_u64(variable).ok()?), image.read_u64(variable.add(8)).ok()?)
-        };
+            return Self::read_variable(Addr(image.read_u64(start.add(16)).ok()?), image);
+        }
+        let (len, used) = uvarint(header.get(HEADER as usize..)?)?;
+        Self::read_text(start.add(HEADER + used), len, image)
+    }
+
+    /// Reads it from a variable of type string.
+    fn read_variable(variable: Addr, image: &dyn Image) -> Option<Self> {
+        Self::read_text(Addr(image.read_u64(variable).ok()?), image.read_u64(variable.add(8)).ok()?, image)
+    }
+
+    fn read_text(text: Addr, len: u64, image: &dyn Image) -> Option<Self> {
         let mut bytes = vec![0; usize::try_from(len).ok().filter(|&len| len as u64 <= MAX_LEN)?];
         image.read(text, &mut bytes).ok()?;
         Self::parse(&String::from_utf8(bytes).ok()?)

@@ -230,9 +230,9 @@ func sleeps() {
 	runtime.KeepAlive(v)
 }
 
-// The compiler forgets v in code for the race detector.
+// The compiler forgets v in code for the race detector and the sanitizers.
 //
-//goref:expect path="$P.selects.v" without="race" count=1 bytes=48
+//goref:expect path="$P.selects.v" without="race,asan,msan" count=1 bytes=48
 //go:noinline
 func selects() {
 	v := newV()

@@ -12,13 +12,15 @@ import (
 	"unsafe"
 )
 
-// Everything Point needs is static: a local buffer could escape, and an escape is an allocation.
+// Everything Point needs is static: a local buffer could escape, and an escape is an allocation. With -asan whatever is converted to
+// unsafe.Pointer escapes.
 var (
 	stats       runtime.MemStats
 	line        [256]byte
 	input       [1]byte
 	statPath    = [...]byte{'/', 'p', 'r', 'o', 'c', '/', 's', 'e', 'l', 'f', '/', 's', 't', 'a', 't', 0}
 	statText    [512]byte
+	pause       syscall.Timespec
 	gcTimes     [5]int64
 	beforeLast  [16]func()
 	nBeforeLast int
@@ -131,8 +133,8 @@ func settle() {
 
 // nanosleep sleeps without the runtime's timers and without handing the P over: nothing is started on its behalf.
 func nanosleep(ns int64) {
-	ts := syscall.Timespec{Nsec: ns}
-	syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+	pause.Nsec = ns
+	syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&pause)), 0, 0)
 }
 
 // numThreads is num_threads of /proc/self/stat, the 18th field after the parenthesised name.

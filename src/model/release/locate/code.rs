@@ -5,6 +5,7 @@ use super::words::{PIECE, each_piece};
 use crate::address::{Addr, AddrRange, WORD};
 use crate::model::chain::Chain;
 use crate::model::modules::Func;
+use crate::model::queues::Blocks;
 use rustc_hash::FxHashMap;
 
 /// Code in which tests of a flag are counted.
@@ -13,24 +14,6 @@ const MAX_CODE: u64 = 16 << 20;
 const MIN_FLAG_TESTS: u32 = 50;
 /// Blocks of a queue that are followed.
 const MAX_BLOCKS: u64 = 1 << 20;
-/// Bytes of a queue's block of finalizers (`finBlockSize`) and of cleanups (`cleanupBlockSize`).
-const FIN_BLOCK_SIZE: u64 = 4096;
-const CLEANUP_BLOCK_SIZE: u64 = 512;
-
-/// A queue that is kept as a list of blocks, and how they are known.
-struct Queue {
-    /// A function that refers to it.
-    user: &'static str,
-    /// Field of the variable that leads to the first block.
-    head: u64,
-    /// Bytes of a block.
-    size: u64,
-    /// Field with the number of a block's entries, and how many there may be.
-    count: u64,
-    capacity: u64,
-    /// Field that leads to the next block.
-    next: u64,
-}
 
 impl Search<'_> {
     /// `runtime.writeBarrier`: compiled code tests it before it stores pointers, and nothing else that often.
@@ -64,56 +47,42 @@ impl Search<'_> {
 
     /// `runtime.allfin`. With no block at all, any that is nil is as good.
     pub(super) fn finalizer_queue(&self) -> Option<u64> {
-        let at = &self.layout.finblock;
-        self.longest(&Queue {
-            user: "runtime.queuefinalizer",
-            head: 0,
-            size: FIN_BLOCK_SIZE,
-            count: at.cnt,
-            capacity: FIN_BLOCK_SIZE.saturating_sub(at.fin) / self.layout.finalizer.size.max(1),
-            next: at.alllink,
-        })
+        self.longest("runtime.queuefinalizer", 0, Blocks::finalizers(self.layout))
     }
 
     /// `runtime.gcCleanups` (Go 1.25 and later), if it has blocks.
     pub(super) fn cleanup_queue(&self) -> Option<u64> {
-        let (queue, at) = (self.layout.cleanup_queue.as_ref()?, self.layout.cleanup_block.as_ref()?);
-        let size = self.layout.cleanup_fn.as_ref().map_or(WORD, |at| at.size.max(1));
-        let found = self.longest(&Queue {
-            // A method of the queue, written out.
-            user: "runtime.runCleanups",
-            head: queue.all,
-            size: CLEANUP_BLOCK_SIZE,
-            count: at.n,
-            capacity: CLEANUP_BLOCK_SIZE.saturating_sub(at.cleanups) / size,
-            next: at.alllink,
-        })?;
+        let (queue, blocks) = (self.layout.cleanup_queue.as_ref()?, Blocks::cleanups(self.layout)?);
+        // A method of the queue, written out.
+        let found = self.longest("runtime.runCleanups", queue.all, blocks)?;
         (self.word(found, queue.all)? != 0).then_some(found)
     }
 
-    /// Of what the queue's user refers to, the start of the longest list of its blocks.
-    fn longest(&self, queue: &Queue) -> Option<u64> {
+    /// Of what the function `user` refers to, the variable that starts the longest list of blocks.
+    ///
+    /// * `head`: its field that leads to the first block.
+    fn longest(&self, user: &str, head: u64, blocks: Blocks) -> Option<u64> {
         let length = |at: u64| {
-            let mut chain = Chain::new(self.word(at, queue.head)?);
+            let mut chain = Chain::new(self.word(at, head)?);
             let mut n = 0u64;
             while let Some(block) = chain.current() {
                 n += 1;
-                if n > MAX_BLOCKS || !chain.advance(self.next_block(block, queue)?) {
+                if n > MAX_BLOCKS || !chain.advance(self.next_block(block, blocks)?) {
                     return None;
                 }
             }
             Some(n)
         };
-        let lists = self.referred_by(queue.user).into_iter().filter_map(|at| Some((length(at)?, at)));
+        let lists = self.referred_by(user).into_iter().filter_map(|at| Some((length(at)?, at)));
         lists.min_by_key(|&(n, at)| (std::cmp::Reverse(n), at)).map(|(_, at)| at)
     }
 
-    /// The block behind `block`, 0 at the end; `None` if that is none of the queue's.
-    fn next_block(&self, block: u64, queue: &Queue) -> Option<u64> {
-        let count = self.half(block, queue.count)?;
+    /// The block behind `block`, 0 at the end; `None` if that is no such block.
+    fn next_block(&self, block: u64, blocks: Blocks) -> Option<u64> {
+        let count = self.half(block, blocks.count)?;
         // The whole block is there, and the runtime's own memory is not static.
-        self.word(block, queue.size - WORD)?;
-        let sound = block.is_multiple_of(WORD) && !self.is_static(block) && u64::from(count) <= queue.capacity;
-        sound.then(|| self.word(block, queue.next))?
+        self.word(block, blocks.size - WORD)?;
+        let sound = block.is_multiple_of(WORD) && !self.is_static(block) && u64::from(count) <= blocks.capacity();
+        sound.then(|| self.word(block, blocks.next))?
     }
 }
