@@ -66,12 +66,14 @@ impl Closures {
         let link_pc = entry.wrapping_sub(from.load_bias);
         let Some(layout) = from.debug.closure_layout(types, link_pc) else { return (None, Vec::new()) };
         let mut captures = layout.captures_in(types, room).into_owned();
-        let allocated = self.descriptor(from, entry).and_then(|rtype| from.descriptors.closure_struct(from.image, rtype));
+        let allocated =
+            self.descriptor(from, entry).and_then(|rtype| from.descriptors.closure_struct(from.image, rtype));
         if let Some(allocated) = allocated.filter(|allocated| allocated.size <= room) {
             let variables = from.debug.closure_variables(link_pc);
             let said = captures.len();
             let modules = from.modules.list.iter();
-            let modules: Vec<_> = modules.map(|m| ModuleTypes { types: m.types.start, etypes: m.types.end() }).collect();
+            let modules: Vec<_> =
+                modules.map(|m| ModuleTypes { types: m.types.start, etypes: m.types.end() }).collect();
             let mut more = Vec::new();
             for (name, offset, rtype) in allocated.captures {
                 let Some(ty) = from.descriptors.type_of(from.image, &modules, types, rtype) else { continue };
@@ -150,7 +152,9 @@ fn name_captures(types: &TypeTable, captures: &mut [Capture], variables: &[(Box<
             let numbered = field.strip_prefix('X').is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
             if !numbered {
                 // Up to Go 1.20 fields have the names of variables, without what tells a reference.
-                return variables.iter().find_map(|v| given(v, *ty).filter(|name| name.strip_prefix('&') == Some(field)));
+                return variables
+                    .iter()
+                    .find_map(|v| given(v, *ty).filter(|name| name.strip_prefix('&') == Some(field)));
             }
             let mut fitting = variables.iter().filter(|variable| given(variable, *ty).is_some());
             let variable = fitting.next().filter(|_| fitting.next().is_none())?;

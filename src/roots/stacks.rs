@@ -50,7 +50,15 @@ pub(super) fn collect(sources: &Sources<'_, '_>, store: &mut Store) -> Result<(u
     let plans = Plans::default();
     let threads = Threads::new(sources.threads);
     let types = SavedTypes { func: any_func(sources), defer: sources.debug.types.find("*runtime._defer") };
-    let shared = Shared { sources, layout: &layout, codes: &codes, plans: &plans, threads: &threads, types, closures: Closures::default() };
+    let shared = Shared {
+        sources,
+        layout: &layout,
+        codes: &codes,
+        plans: &plans,
+        threads: &threads,
+        types,
+        closures: Closures::default(),
+    };
     let batches: Vec<Batch<'_>> = allgs.par_chunks(BATCH).map(|gs| shared.scan_batch(gs)).collect();
     let mut totals = (0, 0);
     for batch in batches {

@@ -3,8 +3,8 @@
 
 use super::dump::Dump;
 use super::heap::Object;
-use super::values::size_of;
 use super::values::What;
+use super::values::size_of;
 use std::collections::{BTreeMap, HashSet};
 
 /// What was compared.
@@ -42,7 +42,9 @@ pub fn compare(dump: &mut Dump<'_, '_>, reached: &HashSet<Object>) -> Compared {
             let words = words.fold(0, |a, b| a | b);
             if words != mask || allocated.size > memory.size(object) {
                 let size = memory.size(object);
-                compared.wrong.push(format!("{name}: {size} bytes with pointers {words:b}, allocated as {mask:b} {allocated:?}"));
+                compared
+                    .wrong
+                    .push(format!("{name}: {size} bytes with pointers {words:b}, allocated as {mask:b} {allocated:?}"));
             }
         }
         let link_pc = code.wrapping_sub(dump.process.load_bias);

@@ -62,7 +62,18 @@ impl<'p, 'img> Dump<'p, 'img> {
         let types = std::mem::take(&mut debug.types);
         let module_types =
             modules.list.iter().map(|m| ModuleTypes { types: m.types.start, etypes: m.types.end() }).collect();
-        Self { process, debug, types, modules, heap, masks, descriptors, roots, module_types, closures: Closures::default() }
+        Self {
+            process,
+            debug,
+            types,
+            modules,
+            heap,
+            masks,
+            descriptors,
+            roots,
+            module_types,
+            closures: Closures::default(),
+        }
     }
 
     pub fn image(&self) -> &dyn Image {

@@ -55,7 +55,8 @@ impl Machine {
             Self::Amd64 => {
                 // LEAQ displacement(IP), register: a prefix, the opcode, the register, the displacement.
                 for at in memchr::memchr_iter(0x8d, code) {
-                    if let Some(&[prefix, _, operand, a, b, c, d]) = at.checked_sub(1).and_then(|at| code.get(at..at + 7)?.first_chunk())
+                    if let Some(&[prefix, _, operand, a, b, c, d]) =
+                        at.checked_sub(1).and_then(|at| code.get(at..at + 7)?.first_chunk())
                         && prefix & 0xf8 == 0x48
                         && operand & 0xc7 == 5
                     {
@@ -170,8 +171,8 @@ mod tests {
     fn addresses_in_order() {
         // LEAQ 0x2ff9(IP), AX; MOVQ 0x10(IP), CX; LEAQ -0x1015(IP), R9; LEAQ 8(SP), AX.
         let amd64 = [
-            0x48, 0x8d, 0x05, 0xf9, 0x2f, 0, 0, 0x48, 0x8b, 0x0d, 0x10, 0, 0, 0, 0x4c, 0x8d, 0x0d, 0xeb, 0xef, 0xff, 0xff, 0x48, 0x8d,
-            0x44, 0x24, 8,
+            0x48, 0x8d, 0x05, 0xf9, 0x2f, 0, 0, 0x48, 0x8b, 0x0d, 0x10, 0, 0, 0, 0x4c, 0x8d, 0x0d, 0xeb, 0xef, 0xff,
+            0xff, 0x48, 0x8d, 0x44, 0x24, 8,
         ];
         let mut found = Vec::new();
         Machine::Amd64.each_address(&amd64, 0x1000, |addr| found.push(addr));
