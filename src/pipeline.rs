@@ -226,6 +226,7 @@ fn model_and_walk_with<'img, O: Observer, I>(
         let roots = phases.time("roots", || {
             roots::collect(&Sources {
                 image,
+                descriptors: &descriptors,
                 threads: &process.threads,
                 debug: &debug,
                 executable: &process.executable,

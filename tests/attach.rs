@@ -254,7 +254,7 @@ fn stop(pid: u32) {
         status.lines().any(|line| line.starts_with("State:\tT"))
     };
     while !fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").all(|task| stopped(&task.expect("a thread"))) {
-        std::thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -335,7 +335,7 @@ fn killed_attachers_leave_no_trace() {
             let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
             let mut attacher = spawned.expect("spawn");
             // Spread over the time that a run takes.
-            std::thread::sleep(Duration::from_micros(round * whole / rounds));
+            thread::sleep(Duration::from_micros(round * whole / rounds));
             attacher.kill().expect("kill");
             attacher.wait().expect("wait");
         }
@@ -348,7 +348,7 @@ fn killed_attachers_leave_no_trace() {
             return busy.end();
         }
         last = ran.stderr();
-        std::thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
     }
     panic!("the process is still held: {last}");
 }
@@ -366,7 +366,7 @@ fn with_snapshot(busy: &Busy, look: impl Fn(u32)) -> Option<i32> {
             snapshot = snapshot_of(busy.pid());
         }
         signal(attacher.id(), "-STOP");
-        std::thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
         let lives = |pid: u32| stat(&pid.to_string(), 0).is_some_and(|state| state != "Z");
         let seen = snapshot.filter(|pid| lives(*pid));
         seen.into_iter().for_each(&look);
@@ -393,7 +393,7 @@ fn snapshots_hold_no_files() {
         let oom = || fs::read_to_string(format!("/proc/{snapshot}/oom_score_adj")).ok();
         let start = Instant::now();
         while files() != Some(0) && start.elapsed() < Duration::from_secs(20) {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
         assert_eq!((files(), oom().as_deref().map(str::trim)), (Some(0), Some("1000")));
     };
@@ -413,7 +413,7 @@ fn killed_guards_leave_what_the_next_attach_removes() {
         // It may have ended of its own accord.
         let _ = Command::new("kill").args(["-KILL", &guard.to_string()]).stderr(Stdio::null()).status();
         while stat(&snapshot.to_string(), 0).is_some_and(|state| state != "Z") {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
     };
     // The attacher may have had all that it wanted before it was stopped.
@@ -454,7 +454,7 @@ fn killed_processes_are_given_up() {
             let mut command = Command::new(env!("CARGO_BIN_EXE_goref-fast"));
             command.args(["attach", &busy.pid().to_string(), "--pause", pause, "-o", "/dev/null"]);
             let mut attacher = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("spawn");
-            std::thread::sleep(Duration::from_millis(delay));
+            thread::sleep(Duration::from_millis(delay));
             busy.run.child.kill().expect("kill");
             busy.run.child.wait().expect("wait");
             let start = Instant::now();
@@ -466,7 +466,7 @@ fn killed_processes_are_given_up() {
                     attacher.kill().expect("kill");
                     panic!("{pause}, killed after {delay} ms: the attacher hangs");
                 }
-                std::thread::sleep(Duration::from_millis(5));
+                thread::sleep(Duration::from_millis(5));
             };
             // A snapshot, or what was copied, outlives the process.
             assert!(status.code().is_some_and(|code| code <= 1), "{pause}, killed after {delay} ms: {status}");

@@ -316,8 +316,8 @@ fn collected_twice(version: &str) {
     }
 }
 
-/// Every kind of roots, but words of bss without a variable, which no Go program needs to have.
-const KINDS: [RootKind; 10] = [
+/// Every kind of roots.
+const KINDS: [RootKind; 11] = [
     RootKind::Global,
     RootKind::FrameVariable,
     RootKind::FrameSlot,
@@ -328,6 +328,7 @@ const KINDS: [RootKind; 10] = [
     RootKind::WeakHandle,
     RootKind::TinyBlock,
     RootKind::Data,
+    RootKind::Bss,
 ];
 
 /// A walk from fewer roots than the collector's. Whatever is left out, the totals tell: less is reached than the collector counted.
@@ -368,7 +369,13 @@ fn reached(dump: &Dump<'_, '_>, without: Option<RootKind>) -> Truth {
         mask: dump.roots.mask.clone(),
         labels: dump.roots.labels.clone(),
         // Here the walk finds the words that no variable names.
-        segments: dump.roots.segments.iter().filter(|s| s.is_bss || keep(RootKind::Data)).cloned().collect(),
+        segments: dump
+            .roots
+            .segments
+            .iter()
+            .filter(|s| keep(if s.is_bss { RootKind::Bss } else { RootKind::Data }))
+            .cloned()
+            .collect(),
         ..Roots::default()
     };
     let descriptors = Descriptors::new(&dump.types, &dump.debug.constants).expect("descriptors");

@@ -70,7 +70,7 @@ pub fn model<'img>(process: &Process<'img>, debug: DebugInfo<'img>) -> Model<'im
 }
 
 pub fn collect<'img>(process: &Process<'img>, model: &Model<'img>) -> Roots {
-    let Model { debug, heap, modules, masks, queues, .. } = model;
+    let Model { debug, heap, modules, masks, queues, descriptors } = model;
     let sources = Sources {
         image: &process.image,
         threads: &process.threads,
@@ -78,6 +78,7 @@ pub fn collect<'img>(process: &Process<'img>, model: &Model<'img>) -> Roots {
         debug,
         modules,
         heap,
+        descriptors,
         masks,
         queues,
         load_bias: process.load_bias,

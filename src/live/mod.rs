@@ -41,6 +41,7 @@ pub struct Frozen {
     guard: Guard,
     mappings: Vec<Mapping>,
     choice: Choice,
+    max_pause: Option<Duration>,
     pid: u32,
     _first: FirstToGo,
 }
@@ -80,6 +81,16 @@ pub struct Stops {
     pub stops: Vec<(&'static str, Duration)>,
     /// A dead child of the process is left; the next attach removes it.
     pub left: bool,
+    /// The limit that a stop did not keep: the kernel's copy of page tables cannot be broken off.
+    pub exceeded: Option<Duration>,
+}
+
+impl Stops {
+    /// * `limit`: for each stop.
+    fn new(choice: Choice, stops: Vec<(&'static str, Duration)>, left: bool, limit: Option<Duration>) -> Self {
+        let exceeded = limit.filter(|limit| stops.iter().any(|(_, stopped)| stopped > limit));
+        Self { choice, stops, left, exceeded }
+    }
 }
 
 impl Frozen {
@@ -117,7 +128,7 @@ impl Frozen {
         let guard = guard.map_err(|(Refusal::NoSnapshot(e) | Refusal::Failed(e))| e)?;
         subject.check_same(guard.frozen)?;
         let mappings = subject::mappings(guard.frozen)?;
-        Ok(Self { guard, mappings, choice, pid: subject.pid, _first: FirstToGo::volunteer() })
+        Ok(Self { guard, mappings, choice, max_pause, pid: subject.pid, _first: FirstToGo::volunteer() })
     }
 
     /// Reads what stands still: the snapshot if there is one.
@@ -229,7 +240,7 @@ impl Frozen {
     /// `max_pause` passed before: what was read since is worthless.
     pub fn release(self) -> Result<Stops> {
         let killed = self.killed();
-        let Self { guard, choice, pid, .. } = self;
+        let Self { guard, choice, max_pause, pid, .. } = self;
         let first = guard.stopped;
         let released = guard.release()?;
         if released.expired {
@@ -247,6 +258,22 @@ impl Frozen {
             Some(first) => stops.extend([("snapshot", first), ("reap", released.stopped)]),
             None => stops.push(("hold", released.stopped)),
         }
-        Ok(Stops { choice, stops, left: released.left })
+        Ok(Stops::new(choice, stops, released.left, max_pause))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_beyond_the_limit_is_said() {
+        let choice = Choice { pause: Pause::Fork, why: String::new() };
+        let ms = Duration::from_millis;
+        let exceeded =
+            |limit| Stops::new(choice.clone(), vec![("snapshot", ms(30)), ("reap", ms(1))], false, limit).exceeded;
+        assert_eq!(exceeded(Some(ms(29))), Some(ms(29)));
+        assert_eq!(exceeded(Some(ms(30))), None);
+        assert_eq!(exceeded(None), None);
     }
 }

@@ -51,20 +51,19 @@ impl Reader {
         let mut done = 0;
         while done < len {
             let (at, rest) = (addr.wrapping_add(done as u64), &mut buf[done..]);
-            let read = match &self.memory {
-                Some(file) => match file.read_at(rest, at) {
-                    Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                    read => read.unwrap_or(0),
-                },
-                None => {
+            let from_file = self.memory.as_ref().map(|file| file.read_at(rest, at));
+            done += match from_file {
+                Some(Ok(read @ 1..)) => read,
+                Some(Err(e)) if e.kind() == ErrorKind::Interrupted => 0,
+                // Where the file cannot be used after all, the call may do.
+                _ => {
                     let remote = [RemoteIoVec { base: at as usize, len: rest.len().min(CALL_BYTES) }];
-                    process_vm_readv(self.pid, &mut [IoSliceMut::new(rest)], &remote).unwrap_or(0)
+                    match process_vm_readv(self.pid, &mut [IoSliceMut::new(rest)], &remote) {
+                        Ok(read @ 1..) => read,
+                        _ => return false,
+                    }
                 }
             };
-            if read == 0 {
-                return false;
-            }
-            done += read;
         }
         true
     }

@@ -7,11 +7,14 @@
 //!
 //! Descriptors come from the image and are hostile: counts are capped, cycles are cut, and what was built is checked like DWARF's types.
 
+mod closures;
 mod layout;
 mod names;
 mod synthetic;
 #[cfg(test)]
 mod tests;
+
+pub use closures::ClosureStruct;
 
 use crate::address::Addr;
 use crate::error::Result;

@@ -121,6 +121,13 @@ fn write_stops(out: &mut String, stops: &Stops) -> std::fmt::Result {
         write!(out, "{}{ms:.1} ms ({what})", if i == 0 { "" } else { " and " })?;
     }
     writeln!(out, "; --pause {}: {}", choice.pause.name(), printable(&choice.why))?;
+    if let Some(limit) = stops.exceeded {
+        let ms = limit.as_secs_f64() * 1e3;
+        writeln!(
+            out,
+            "that is longer than --max-pause, {ms:.1} ms: making the snapshot took longer than expected and cannot be broken off"
+        )?;
+    }
     if stops.left {
         writeln!(out, "a dead child of the process could not be removed; the next attach does it")?;
     }

@@ -4,8 +4,9 @@
 use super::goroutine::GoroutineScan;
 use super::objects::Holder;
 use super::plan::Referent;
-use super::{RootKind, Stratum, pieces};
+use super::{RootKind, Sources, Stratum, pieces};
 use crate::address::Addr;
+use crate::model::closures::Surroundings;
 use crate::model::dwarf::Capture;
 use crate::model::stacks::Bits;
 use crate::model::types::{Kind, TypeId};
@@ -86,11 +87,22 @@ impl<'s: 'c, 'c> GoroutineScan<'_, 's, '_, '_, 'c> {
         if span.noscan() || span.elem_size() > MAX_SMALL || heap.slot_addr(id, slot) != word {
             return false;
         }
-        let Some(layout) = image.read_u64(Addr(word)).ok().and_then(|code| self.layout_of(code)) else { return false };
+        let Ok(code) = image.read_u64(Addr(word)) else { return false };
         let mut mask = Vec::new();
         heap.object_mask(image, self.shared.sources.masks, id, slot, &mut mask);
         let mask = mask.first().copied().unwrap_or(0);
-        mask & 1 == 0 && layout.pointers.ones().all(|i| i < 64 && mask >> i & 1 != 0)
+        match self.layout_of(code) {
+            Some(layout) => mask & 1 == 0 && layout.pointers.ones().all(|i| i < 64 && mask >> i & 1 != 0),
+            None => self.allocated_mask(code) == Some(mask),
+        }
+    }
+
+    /// The pointer words of closures that are allocated and whose code begins at `code`, as far as debug information does not say it.
+    fn allocated_mask(&self, code: u64) -> Option<u64> {
+        let Sources { image, modules, debug, descriptors, masks, load_bias, .. } = *self.shared.sources;
+        let from = Surroundings { image, modules, debug, descriptors, load_bias };
+        let rtype = self.shared.closures.descriptor(&from, code)?;
+        masks.get(image, rtype.0)?.bits.first().copied()
     }
 
     /// Scans `nwords` live words at `addr` without a variable, func values each on its own: the function of a `defer`, mostly.

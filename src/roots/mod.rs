@@ -32,6 +32,7 @@ use crate::error::Result;
 use crate::image::executable::Executable;
 use crate::image::{Image, Thread};
 use crate::incident::Incidents;
+use crate::model::descriptors::Descriptors;
 use crate::model::dwarf::DebugInfo;
 use crate::model::heap::{Heap, TypeMasks};
 use crate::model::modules::Modules;
@@ -166,6 +167,8 @@ pub struct Sources<'a, 'img> {
     pub modules: &'a Modules,
     /// The heap.
     pub heap: &'a Heap,
+    /// Type descriptors.
+    pub descriptors: &'a Descriptors,
     /// Masks of runtime types.
     pub masks: &'a TypeMasks,
     /// Finalizer and cleanup queues, open tiny blocks.

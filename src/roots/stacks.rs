@@ -14,6 +14,7 @@ use super::store::Store;
 use crate::address::{Addr, AddrRange};
 use crate::error::Result;
 use crate::image::Scratch;
+use crate::model::closures::Closures;
 use crate::model::stacks::{
     CodeCache, CodeId, Entry, FrameCode, FrameMode, Goroutine, LocalCodes, StackLayout, StackMemory, Threads,
     read_goroutines,
@@ -49,7 +50,15 @@ pub(super) fn collect(sources: &Sources<'_, '_>, store: &mut Store) -> Result<(u
     let plans = Plans::default();
     let threads = Threads::new(sources.threads);
     let types = SavedTypes { func: any_func(sources), defer: sources.debug.types.find("*runtime._defer") };
-    let shared = Shared { sources, layout: &layout, codes: &codes, plans: &plans, threads: &threads, types };
+    let shared = Shared {
+        sources,
+        layout: &layout,
+        codes: &codes,
+        plans: &plans,
+        threads: &threads,
+        types,
+        closures: Closures::default(),
+    };
     let batches: Vec<Batch<'_>> = allgs.par_chunks(BATCH).map(|gs| shared.scan_batch(gs)).collect();
     let mut totals = (0, 0);
     for batch in batches {
@@ -97,6 +106,8 @@ pub(super) struct Shared<'s, 'a, 'img> {
     pub(super) layout: &'s StackLayout,
     pub(super) codes: &'s CodeCache<'s>,
     pub(super) types: SavedTypes,
+    /// What closures are allocated as.
+    pub(super) closures: Closures,
     plans: &'s Plans,
     threads: &'s Threads<'s>,
 }

@@ -184,13 +184,14 @@ impl Flatten<'_> {
         (size, t.name.to_string())
     }
 
-    /// `runtime.timeTimer` by the timer in it, whose fields keep the names that they have without what surrounds them.
+    /// `runtime.timeTimer` (`time.Timer` before Go 1.23) by the timer in it, whose fields keep the names that they have without what surrounds
+    /// them.
     pub(super) fn time_timer(&mut self, ty: TypeId) -> (u64, String) {
         let t = self.types.get(ty);
         if let Kind::Struct(fields) = &t.kind {
             for field in fields {
                 match (&*field.name, self.types.find("chan time.Time")) {
-                    ("timer", _) => self.value(field.ty, field.offset, 0),
+                    ("timer" | "r", _) => self.value(field.ty, field.offset, 0),
                     // Declared as an `unsafe.Pointer`.
                     ("c", Some(times)) if matches!(self.types.get(times).kind, Kind::Chan { header: Some(_), .. }) => {
                         self.field(&Field { ty: times, ..field.clone() }, 0, 0);

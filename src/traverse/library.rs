@@ -59,17 +59,23 @@ pub struct Part {
     pub size: u64,
 }
 
-/// What `ty` is part of: the runtime's own pointers to a timer lead into the middle of what `time.NewTimer` and its kin allocate
-/// (Go 1.23 and later).
+/// What `ty` is part of: the runtime's own pointers to a timer lead into the middle of what `time.NewTimer` and its kin allocate: a
+/// `runtime.timeTimer` since Go 1.23, before a `time.Timer` or `time.Ticker`, which are alike and have the timer as `runtimeTimer`.
 #[must_use]
 pub fn part_of(types: &TypeTable, ty: TypeId) -> Option<Part> {
     if &*types.get(ty).name != "runtime.timer" {
         return None;
     }
-    let whole = types.find("runtime.timeTimer")?;
-    let (at, timer) = types.field_path(whole, "timer")?;
+    let (whole, at) = match types.find("runtime.timeTimer") {
+        Some(whole) => (whole, types.field_path(whole, "timer").filter(|(_, timer)| *timer == ty)?.0),
+        None => {
+            let whole = types.find("time.Timer")?;
+            let is_it = |timer: TypeId| types.get(timer).size == types.get(ty).size;
+            (whole, types.field_path(whole, "r").filter(|(_, timer)| is_it(*timer))?.0)
+        }
+    };
     let size = types.get(whole).size;
-    (timer == ty && at > 0 && at.is_multiple_of(8)).then_some(Part { whole, at, size })
+    (at > 0 && at.is_multiple_of(8)).then_some(Part { whole, at, size })
 }
 
 /// Alignment of a field: words for everything that may hold a pointer, at most the size for the rest.

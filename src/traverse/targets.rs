@@ -5,6 +5,7 @@ use super::observe::Operation;
 use super::scan::{Closure, Edge, INDIRECT, NO_TYPE, ProgramId, ProgramKey, Programs, Step};
 use super::world::World;
 use crate::incident::Incidents;
+use crate::model::closures::{Closures, Surroundings};
 use crate::model::dwarf::DebugInfo;
 use crate::model::modules::Func;
 use crate::model::types::{Field, Kind, TypeId, TypeTable};
@@ -118,6 +119,7 @@ pub struct Resolver<'a, 'img> {
     pub types: TypeTable,
     debug: &'a DebugInfo<'img>,
     load_bias: u64,
+    allocated: Closures,
     dynamic: FxHashMap<u32, Option<TypeId>>,
     closures: FxHashMap<(u32, u32), (ProgramId, Step)>,
     headers: FxHashMap<(u32, ProgramId), (ProgramId, bool)>,
@@ -133,6 +135,7 @@ impl<'a, 'img> Resolver<'a, 'img> {
             types,
             debug,
             load_bias,
+            allocated: Closures::default(),
             dynamic: FxHashMap::default(),
             closures: FxHashMap::default(),
             headers: FxHashMap::default(),
@@ -320,14 +323,20 @@ impl<'a, 'img> Resolver<'a, 'img> {
             return *known;
         }
         let link_pc = func.entry.wrapping_sub(self.load_bias);
-        let layout = self.debug.closure_layout(&self.types, link_pc);
-        let name = match (&layout, self.debug.function_name(link_pc)) {
-            (Some(layout), _) => layout.function.to_string(),
+        let from = Surroundings {
+            image: world.image,
+            modules: world.modules,
+            debug: self.debug,
+            descriptors: world.descriptors,
+            load_bias: self.load_bias,
+        };
+        let (function, captures) = self.allocated.captures(&from, &mut self.types, func.entry, u64::from(room));
+        let name = match (function, self.debug.function_name(link_pc)) {
+            (Some(function), _) => function.into_string(),
             (None, Some(name)) => name.to_string(),
             (None, None) => world.modules.func_name(world.image, func).unwrap_or_else(|| "(unnamed function)".into()),
         };
         let label = self.programs.labels.intern(&name);
-        let captures = layout.map(|l| l.captures_in(&self.types, u64::from(room)).into_owned()).unwrap_or_default();
         let mut captures: Vec<_> = captures.into_iter().map(|(name, offset, ty)| Field { name, offset, ty }).collect();
         if captures.is_empty() {
             captures.extend(library::method_value_receiver(&self.types, &name));

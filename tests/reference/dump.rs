@@ -3,8 +3,9 @@
 use super::heap::Memory;
 use goref_fast::address::Addr;
 use goref_fast::image::{Image, Process};
-use goref_fast::model::descriptors::{Descriptors, ModuleTypes};
-use goref_fast::model::dwarf::DebugInfo;
+use goref_fast::model::closures::{Closures, Surroundings};
+use goref_fast::model::descriptors::{ClosureStruct, Descriptors, ModuleTypes};
+use goref_fast::model::dwarf::{Capture, DebugInfo};
 use goref_fast::model::heap::{Heap, TypeMasks};
 use goref_fast::model::layout::RuntimeLayout;
 use goref_fast::model::modules::{Module, Modules};
@@ -25,6 +26,7 @@ pub struct Dump<'p, 'img> {
     pub descriptors: Descriptors,
     pub roots: Roots,
     module_types: Vec<ModuleTypes>,
+    closures: Closures,
 }
 
 impl<'p, 'img> Dump<'p, 'img> {
@@ -46,6 +48,7 @@ impl<'p, 'img> Dump<'p, 'img> {
         let descriptors = Descriptors::new(&debug.types, &debug.constants).expect("descriptors");
         let roots = roots::collect(&Sources {
             image,
+            descriptors: &descriptors,
             threads: &process.threads,
             debug: &debug,
             executable: &process.executable,
@@ -59,7 +62,18 @@ impl<'p, 'img> Dump<'p, 'img> {
         let types = std::mem::take(&mut debug.types);
         let module_types =
             modules.list.iter().map(|m| ModuleTypes { types: m.types.start, etypes: m.types.end() }).collect();
-        Self { process, debug, types, modules, heap, masks, descriptors, roots, module_types }
+        Self {
+            process,
+            debug,
+            types,
+            modules,
+            heap,
+            masks,
+            descriptors,
+            roots,
+            module_types,
+            closures: Closures::default(),
+        }
     }
 
     pub fn image(&self) -> &dyn Image {
@@ -73,6 +87,35 @@ impl<'p, 'img> Dump<'p, 'img> {
     /// The type of a descriptor.
     pub fn type_of(&mut self, rtype: u64) -> Option<TypeId> {
         self.descriptors.type_of(&self.process.image, &self.module_types, &mut self.types, Addr(rtype))
+    }
+
+    /// What closures are allocated as whose code starts at `entry`, with the descriptor's address.
+    pub fn closure_struct(&self, entry: u64) -> Option<(u64, ClosureStruct)> {
+        let rtype = self.closures.descriptor(&self.surroundings(), entry)?;
+        Some((rtype.0, self.descriptors.closure_struct(self.image(), rtype)?))
+    }
+
+    fn surroundings(&self) -> Surroundings<'_, 'img> {
+        Surroundings {
+            image: &self.process.image,
+            modules: &self.modules,
+            debug: &self.debug,
+            descriptors: &self.descriptors,
+            load_bias: self.process.load_bias,
+        }
+    }
+
+    /// What closure objects of `room` bytes captured, whose code starts at `entry`, and the function's name.
+    pub fn captures(&mut self, entry: u64, room: u64) -> (Option<String>, Vec<Capture>) {
+        let from = Surroundings {
+            image: &self.process.image,
+            modules: &self.modules,
+            debug: &self.debug,
+            descriptors: &self.descriptors,
+            load_bias: self.process.load_bias,
+        };
+        let (function, captures) = self.closures.captures(&from, &mut self.types, entry, room);
+        (function.map(String::from), captures)
     }
 
     /// The place of a type's descriptor among all modules' descriptors, which orders dynamic types; 0 if it is none.

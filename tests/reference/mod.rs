@@ -7,6 +7,7 @@
 //! * the copying image: the result must not depend on borrowing from the core.
 
 pub mod check;
+pub mod closures;
 pub mod dump;
 mod edges;
 pub mod heap;

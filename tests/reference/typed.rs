@@ -106,6 +106,8 @@ pub struct Walker<'d, 'p, 'img> {
     contradictions: BTreeSet<String>,
     /// Objects that no type explains, or not all of them, and the path of what is unexplained.
     unexplained: HashMap<Object, usize>,
+    /// Objects of which one value explains every such word, whatever other values in them left.
+    complete: HashSet<Object>,
 }
 
 /// What a walk found.
@@ -133,6 +135,7 @@ pub fn walk(dump: &mut Dump<'_, '_>, max_depth: u32, fold: bool) -> Found {
         shapes: HashMap::new(),
         contradictions: BTreeSet::new(),
         unexplained: HashMap::new(),
+        complete: HashSet::new(),
         dump,
     };
     for (i, word) in walker.pool.iter_mut().enumerate() {
@@ -143,8 +146,9 @@ pub fn walk(dump: &mut Dump<'_, '_>, max_depth: u32, fold: bool) -> Found {
     }
     walker.segments();
     walker.stratum(Stratum::Conservative);
-    let Walker { paths, reached, contradictions, unexplained, .. } = walker;
-    let unexplained = unexplained.into_iter().map(|(object, path)| (object, paths.text(path))).collect();
+    let Walker { paths, reached, contradictions, unexplained, complete, .. } = walker;
+    let masked = |(object, path): &(Object, usize)| paths.is_masked(*path) || !complete.contains(object);
+    let unexplained = unexplained.into_iter().filter(masked).map(|(object, path)| (object, paths.text(path))).collect();
     Found { paths: paths.counted(), reached, contradictions, unexplained }
 }
 

@@ -154,7 +154,7 @@ impl<'r, 'p, 'img> Reader<'r, 'p, 'img> {
                 let Kind::Struct(fields) = &types.get(*ty).kind else { return self.words };
                 for (i, field) in fields.iter().enumerate() {
                     let times = types.find("chan time.Time").filter(|_| &*field.name == "c");
-                    if &*field.name == "timer" {
+                    if matches!(&*field.name, "timer" | "r") {
                         self.place.push(i as u32);
                         self.value(field.ty, field.offset);
                         self.place.pop();
@@ -386,21 +386,16 @@ pub fn size_of(types: &TypeTable, what: &What) -> u64 {
 }
 
 /// What a closure's code says of it: the function's name and the captured variables.
-pub fn closure(dump: &Dump<'_, '_>, pc: u64, room: u64) -> Option<(String, What)> {
+pub fn closure(dump: &mut Dump<'_, '_>, pc: u64, room: u64) -> Option<(String, What)> {
     let (entry, symbol) = dump.function(pc)?;
     let link_pc = entry.wrapping_sub(dump.process.load_bias);
-    let layout = dump.debug.closure_layout(&dump.types, link_pc);
-    let name = match &layout {
-        Some(layout) => layout.function.to_string(),
+    let (function, captures) = dump.captures(entry, room);
+    let name = match function {
+        Some(function) => function,
         None => dump.debug.function_name(link_pc).map_or(symbol, str::to_owned),
     };
-    let mut captures: Vec<(String, u64, TypeId)> = match &layout {
-        Some(layout) => {
-            let captures = layout.captures_in(&dump.types, room);
-            captures.iter().map(|(name, offset, ty)| (name.to_string(), *offset, *ty)).collect()
-        }
-        None => Vec::new(),
-    };
+    let mut captures: Vec<(String, u64, TypeId)> =
+        captures.into_iter().map(|(name, offset, ty)| (name.to_string(), offset, ty)).collect();
     if captures.is_empty() {
         let receiver = library::method_value_receiver(&dump.types, &name);
         captures.extend(receiver.map(|f| (f.name.to_string(), f.offset, f.ty)));

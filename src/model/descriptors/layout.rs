@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 /// `reflect.Kind` values; part of Go's compatibility promise.
 pub(super) mod kind {
+    pub(crate) const UINTPTR: u8 = 12;
     pub(crate) const ARRAY: u8 = 17;
     pub(crate) const CHAN: u8 = 18;
     pub(crate) const FUNC: u8 = 19;

@@ -41,7 +41,7 @@ pub(super) struct Variable<'s> {
     part: &'s [u8],
     pub(super) ty: TypeId,
     dict_index: Option<u64>,
-    is_param: bool,
+    pub(super) is_param: bool,
     decl_line: u64,
 }
 
@@ -80,6 +80,15 @@ impl DebugInfo<'_> {
         let mut parameters = variables.iter().filter(|variable| variable.is_param && variable.depth == 0);
         let first = parameters.next()?;
         parameters.next().is_none().then_some(first.ty)
+    }
+
+    /// The code of all functions of the package that the function around `link_pc` was compiled with, as start and end; and a number of
+    /// that package.
+    #[must_use]
+    pub fn package_code(&self, link_pc: u64) -> Option<(usize, impl Iterator<Item = (u64, u64)> + '_)> {
+        let unit = self.unit_at(self.function_at(link_pc)?.die)?;
+        let functions = self.functions.iter().filter(|f| (unit.offset..unit.end).contains(&f.die));
+        Some((unit.offset, functions.map(|f| (f.low_pc, f.high_pc))))
     }
 
     /// The function whose code holds `link_pc`.

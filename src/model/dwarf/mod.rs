@@ -19,6 +19,7 @@ mod sections;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use crate::architecture::Architecture;
 use crate::error::Result;
 use crate::image::executable::Executable;
 use crate::incident::Incidents;
@@ -137,6 +138,8 @@ pub struct DebugInfo<'img> {
     pub constants: FxHashMap<String, i64>,
     /// What had to be skipped.
     pub incidents: Incidents,
+    /// Of the executable; `None` without debug information.
+    pub architecture: Option<&'static Architecture>,
     /// Of the program, then of its libraries.
     sections: Vec<Sections<'img>>,
     /// In the order of files and sections.
@@ -221,6 +224,7 @@ impl<'img> DebugInfo<'img> {
             library_variables,
             constants,
             incidents,
+            architecture: Some(exe.architecture()),
             sections,
             units,
             type_offsets,

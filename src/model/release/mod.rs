@@ -9,7 +9,7 @@
 //! The result is a [`DebugInfo`] like any other, so that nothing later needs to know where it came from.
 
 mod locate;
-mod references;
+pub(super) mod references;
 mod symbols;
 mod table;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 /// An instruction set that executables come in.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) enum Machine {
+pub(in crate::model) enum Machine {
     /// x86-64: operands relative to the next instruction.
     Amd64,
     /// AArch64: a page by `ADRP`, the rest by the instruction that uses it.
@@ -16,7 +16,7 @@ pub(super) enum Machine {
 
 impl Machine {
     /// The one of `architecture`.
-    pub(super) fn of(architecture: &Architecture) -> Option<Self> {
+    pub(in crate::model) fn of(architecture: &Architecture) -> Option<Self> {
         match architecture.name {
             "amd64" => Some(Self::Amd64),
             "arm64" => Some(Self::Arm64),
@@ -47,6 +47,30 @@ impl Machine {
         found.sort_unstable();
         found.dedup();
         found
+    }
+
+    /// Calls `f` for each address that `code` at `pc` seems to put into a register, in the order of the instructions.
+    pub(in crate::model) fn each_address(self, code: &[u8], pc: u64, mut f: impl FnMut(u64)) {
+        match self {
+            Self::Amd64 => {
+                // LEAQ displacement(IP), register: a prefix, the opcode, the register, the displacement.
+                for at in memchr::memchr_iter(0x8d, code) {
+                    if let Some(&[prefix, _, operand, a, b, c, d]) =
+                        at.checked_sub(1).and_then(|at| code.get(at..at + 7)?.first_chunk())
+                        && prefix & 0xf8 == 0x48
+                        && operand & 0xc7 == 5
+                    {
+                        let displacement = i64::from(i32::from_le_bytes([a, b, c, d]));
+                        f(pc.wrapping_add(at as u64 + 6).wrapping_add_signed(displacement));
+                    }
+                }
+            }
+            Self::Arm64 => each_access(code, pc, |target, access| {
+                if access == Access::Address {
+                    f(target);
+                }
+            }),
+        }
     }
 
     /// Counts, by address, what may be a test of `runtime.writeBarrier.enabled`.
@@ -143,6 +167,23 @@ mod tests {
         assert_eq!(counts.into_iter().collect::<Vec<_>>(), [(0x2010, 1)]);
     }
 
+    #[test]
+    fn addresses_in_order() {
+        // LEAQ 0x2ff9(IP), AX; MOVQ 0x10(IP), CX; LEAQ -0x1015(IP), R9; LEAQ 8(SP), AX.
+        let amd64 = [
+            0x48, 0x8d, 0x05, 0xf9, 0x2f, 0, 0, 0x48, 0x8b, 0x0d, 0x10, 0, 0, 0, 0x4c, 0x8d, 0x0d, 0xeb, 0xef, 0xff,
+            0xff, 0x48, 0x8d, 0x44, 0x24, 8,
+        ];
+        let mut found = Vec::new();
+        Machine::Amd64.each_address(&amd64, 0x1000, |addr| found.push(addr));
+        assert_eq!(found, [0x4000, 0]);
+        // ADRP R1, +1 page; MOVWU 0x10(R1), R2; ADRP R0, -1 page; ADD $0x20, R0, R0.
+        let arm64 = [0xb000_0001_u32, 0xb940_1022, 0xf0ff_ffe0, 0x9100_8000].into_iter().flat_map(u32::to_le_bytes);
+        found.clear();
+        Machine::Arm64.each_address(&arm64.collect::<Vec<_>>(), 0x1000, |addr| found.push(addr));
+        assert_eq!(found, [0x20]);
+    }
+
     /// As Go 1.18 has it.
     #[test]
     fn arm64_with_the_address_in_a_register() {
@@ -160,6 +201,7 @@ mod tests {
             for len in 0..40 {
                 let code = vec![0xff; len];
                 machine.references(&code, u64::MAX - 3, &DATA);
+                machine.each_address(&code, u64::MAX - 3, |_| {});
                 machine.count_flag_tests(&code, u64::MAX, &mut FxHashMap::default());
             }
         }

@@ -16,6 +16,9 @@ var (
 	//goref:expect path="$P.Literal -> G. ([]*$P.V)" count=1 bytes=16
 	//goref:expect path="$P.Literal -> G. ([]*$P.V) -> [1]. (*$P.V)" count=1 bytes=32
 	Literal = &T{n: 1}
+	// All zero: the unnamed static is in the bss segment.
+	//goref:expect path="$P.Zero -> F. (*$P.V)" count=1 bytes=32
+	Zero = &T{}
 	// A static array of pointers to statics.
 	//goref:expect path="$P.Slice" count=0 bytes=0
 	//goref:expect path="$P.Slice -> [0]. (*$P.T)" count=0 bytes=0
@@ -45,6 +48,7 @@ var (
 func Build() {
 	Literal.F = new(V)
 	Literal.G = []*V{new(V), new(V)}
+	Zero.F = new(V)
 	Slice[0].F, Slice[1].F = new(V), new(V)
 	Iface.(*T).F = new(V)
 	Other.F = new(V)

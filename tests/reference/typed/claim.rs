@@ -87,7 +87,16 @@ impl Walker<'_, '_, '_> {
     /// What `time.NewTimer` made, if the timer in it is at `offset` of an object of `size` bytes.
     fn whole_timer(&self, ty: TypeId, offset: u64, size: u64) -> Option<TypeId> {
         let types = &self.dump.types;
-        let whole = types.find("runtime.timeTimer").filter(|_| &*types.get(ty).name == "runtime.timer")?;
+        if &*types.get(ty).name != "runtime.timer" {
+            return None;
+        }
+        // Before Go 1.23 package time allocates the timer, with a struct of its own for what the runtime has of it.
+        let Some(whole) = types.find("runtime.timeTimer") else {
+            let whole = types.find("time.Timer")?;
+            let (at, own) = types.field_path(whole, "r")?;
+            let alike = types.get(own).size == types.get(ty).size && at == offset && at > 0;
+            return (alike && types.get(whole).size.next_multiple_of(16) == size).then_some(whole);
+        };
         // Slots around this size are multiples of 16 bytes.
         let fits = types.get(whole).size.next_multiple_of(16) == size;
         (fits && offset > 0 && types.field_path(whole, "timer")? == (offset, ty)).then_some(whole)

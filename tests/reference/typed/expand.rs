@@ -67,12 +67,14 @@ impl Walker<'_, '_, '_> {
             }
         }
         let values: Vec<u64> = found.iter().map(|(_, at, _)| word(*at)).collect();
+        let mut complete = !unknown && !storage && !item.pooled && group.checked;
         // Words that no type explains. Those of small objects are open since the object was claimed.
         if !unknown && !storage && (!small || group.checked) {
             let explained: HashSet<u64> = found.iter().map(|(_, at, _)| *at).collect();
             for at in pointers.iter().filter(|at| !explained.contains(at) && word(**at) != 0) {
                 let place = if item.pooled { (item.at * 8) + at } else { item.at + at };
                 if memory.object_at(word(*at)).is_some() {
+                    complete = false;
                     self.unexplained.extend(memory.object_at(place).map(|holder| (holder, group.path)));
                 }
                 self.loose.push((group.path, place, word(*at)));
@@ -102,6 +104,7 @@ impl Walker<'_, '_, '_> {
                 Leads::Nowhere => {
                     let place = if item.pooled { item.at * 8 + at } else { item.at + at };
                     if self.dump.memory().object_at(addr).is_some() {
+                        complete = false;
                         let holder = self.dump.memory().object_at(place);
                         self.unexplained.extend(holder.map(|holder| (holder, group.path)));
                     }
@@ -128,6 +131,9 @@ impl Walker<'_, '_, '_> {
             };
             let key = (g, bucket, word.place, rank);
             edges.push(Edge { key, order: (i, e, word.repeat), addr, to, count, steps });
+        }
+        if complete {
+            self.complete.extend(self.dump.memory().slot_at(item.at).filter(|object| object.addr == item.at));
         }
     }
 
