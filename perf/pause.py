@@ -4,8 +4,8 @@
     perf/pause.py GOREF_FAST BUSY [MIB ...]
 
 BUSY is testdata/busy, built. Each way to stop is tried five times (three times from 2000 MiB on) on an idle heap of each size, and gcore once;
-printed are the median and the largest gap, what the tool itself says, the gap of as long a time without it, and how long the analysis
-took (the median of all phases but the stops), beside that of a core of the same heap. The default is 100 1000 4000: give it twice the
+printed are the median and the largest gap, what the tool itself says, the gap of as long a time without it, a plain fork() of a
+process with as much memory and nothing else to do, and how long the analysis took (the median of all phases but the stops), beside that of a core of the same heap. The default is 100 1000 4000: give it twice the
 largest in memory and in the temporary folder (TMPDIR), and about five minutes.
 """
 
@@ -43,6 +43,28 @@ class Busy:
     def end(self):
         out, _ = self.process.communicate("\n")
         assert "faults=0 " in out and self.process.returncode == 7, (out, self.process.returncode)
+
+
+PLAIN_FORK = """
+import mmap, os, sys, time
+memory = mmap.mmap(-1, int(sys.argv[1]) << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+for at in range(0, len(memory), 4096):
+    memory[at] = 1
+for _ in range(int(sys.argv[2])):
+    start = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    print(1000 * (time.monotonic() - start))
+    os.waitpid(child, 0)
+"""
+
+
+def plain_forks(mib, rounds):
+    """Milliseconds each: what the kernel itself needs."""
+    command = [sys.executable, "-c", PLAIN_FORK, str(int(mib)), str(rounds)]
+    return [float(ms) for ms in subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()]
 
 
 def analysis(stats):
@@ -84,6 +106,8 @@ def main():
                 time.sleep(1)
                 gaps.append(busy.gap())
             print(f"| {size} | nothing | {statistics.median(gaps):.1f} ({max(gaps):.1f}) | | |", flush=True)
+            forks = plain_forks(busy.resident(), rounds)
+            print(f"| {size} | a plain fork of as much | {statistics.median(forks):.1f} ({max(forks):.1f}) | | |", flush=True)
             for pause in ["fork", "copy", "whole"]:
                 gaps, said, took = [], [], []
                 for _ in range(rounds):

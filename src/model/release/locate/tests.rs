@@ -193,9 +193,13 @@ fn sums_are_cheap() {
     }
     let words = forged.data.len() as u64 / 8;
     let deltas = forged.layout.heap_stats_len;
-    let (found, reads) = forged.search(|search| search.statistics(STATIC + 0x100));
+    // `mheap_` is longer than this memory: its count of pages is not.
+    let mheap = (STATIC + 0x4000).wrapping_sub(forged.layout.mheap.pages_in_use);
+    let (found, reads) = forged.search(|search| search.statistics(mheap));
     assert_eq!((found, deltas), ((None, None), 3));
-    assert!(reads <= words * deltas * deltas + 100, "{reads} reads for {words} words");
+    // Each word may be in one of three deltas, whose sum has three terms.
+    let most = words * deltas * deltas;
+    assert!((most / 2..=most + 100).contains(&reads), "{reads} reads for {words} words");
 }
 
 /// Sections of any kind, at the end of the address space too.
