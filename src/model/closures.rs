@@ -166,3 +166,53 @@ fn name_captures(types: &TypeTable, captures: &mut [Capture], variables: &[(Box<
         capture.0 = name.unwrap_or_else(|| std::mem::take(&mut capture.0));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::types::Type;
+
+    /// Types by name; `*T` points to `T`.
+    fn table(names: &[&str]) -> TypeTable {
+        let mut types = TypeTable::default();
+        for name in names {
+            let kind =
+                name.strip_prefix('*').map_or(Kind::Scalar, |of| Kind::Pointer(types.find(of).expect("listed before")));
+            types.push(Type { name: (*name).into(), size: 8, kind, rtype_offset: 0 });
+        }
+        types
+    }
+
+    fn named(fields: &[(&str, &str)], variables: &[(&str, &str)]) -> Vec<String> {
+        let types = table(&["int", "T", "*T", "**T"]);
+        let ty = |name: &str| types.find(name).expect("in the table");
+        let mut captures: Vec<Capture> = fields.iter().map(|(name, of)| ((*name).into(), 8, ty(of))).collect();
+        let variables: Vec<_> = variables.iter().map(|(name, of)| ((*name).into(), ty(of))).collect();
+        name_captures(&types, &mut captures, &variables);
+        captures.into_iter().map(|(name, ..)| name.into_string()).collect()
+    }
+
+    #[test]
+    fn a_variable_and_a_field_alone_with_their_type() {
+        assert_eq!(named(&[("X0", "*T"), ("X1", "int")], &[("t", "*T"), ("n", "int")]), ["t", "n"]);
+        // By reference; by value, but too large for registers.
+        assert_eq!(named(&[("X0", "*T"), ("X1", "int")], &[("&t", "*T")]), ["&t", "X1"]);
+        assert_eq!(named(&[("X0", "T")], &[("&t", "*T")]), ["t"]);
+        // The compiler's own.
+        assert_eq!(named(&[("R", "*T"), (".dict", "int")], &[("t", "*T"), ("n", "int")]), ["R", ".dict"]);
+    }
+
+    #[test]
+    fn doubtful_ones_keep_the_name_of_their_field() {
+        assert_eq!(named(&[("X0", "*T"), ("X1", "*T")], &[("t", "*T")]), ["X0", "X1"]);
+        assert_eq!(named(&[("X0", "*T")], &[("t", "*T"), ("local", "*T")]), ["X0"]);
+        // One variable, which may be either.
+        assert_eq!(named(&[("X0", "*T"), ("X1", "T")], &[("&t", "*T")]), ["X0", "X1"]);
+        assert_eq!(named(&[("X0", "*T")], &[]), ["X0"]);
+    }
+
+    #[test]
+    fn fields_named_by_variables() {
+        assert_eq!(named(&[("t", "*T"), ("u", "*T"), ("v", "T")], &[("&t", "*T"), ("u", "*T")]), ["&t", "u", "v"]);
+    }
+}
