@@ -36,6 +36,10 @@ pub enum Mode {
     Stripped,
     /// The same, position-independent.
     StrippedPie,
+    /// Without Go's debug information, linked by the C toolchain, which leaves that of C.
+    NoDwarfExternal,
+    /// Position-independent, linked by the C toolchain and stripped, as distributions do it.
+    StrippedPieExternal,
     /// With a plugin, `ext.so`, beside it.
     Plugin,
     /// A C program that loads Go as a shared library, `libgo.so`.
@@ -63,6 +67,8 @@ impl Mode {
             Self::NoDwarf => "nodwarf",
             Self::Stripped => "stripped",
             Self::StrippedPie => "strippedpie",
+            Self::NoDwarfExternal => "nodwarfexternal",
+            Self::StrippedPieExternal => "strippedpieexternal",
             Self::Plugin => "plugin",
             Self::CShared => "cshared",
             Self::CArchive => "carchive",
@@ -92,6 +98,8 @@ impl Mode {
             Self::NoDwarf => &["-trimpath", "-ldflags=-w"],
             Self::Stripped => &["-trimpath", "-ldflags=-s -w"],
             Self::StrippedPie => &["-trimpath", "-ldflags=-s -w", "-buildmode=pie"],
+            Self::NoDwarfExternal => &["-trimpath", "-ldflags=-w -linkmode=external"],
+            Self::StrippedPieExternal => &["-trimpath", "-ldflags=-s -w -linkmode=external", "-buildmode=pie"],
             Self::CShared => &["-trimpath", "-buildmode=c-shared"],
             Self::CArchive => &["-trimpath", "-buildmode=c-archive"],
             Self::LinkShared => &["-trimpath", "-linkshared"],
@@ -110,6 +118,8 @@ impl Mode {
             Self::Cgo
                 | Self::External
                 | Self::Race
+                | Self::NoDwarfExternal
+                | Self::StrippedPieExternal
                 | Self::Asan
                 | Self::Msan
                 | Self::Plugin

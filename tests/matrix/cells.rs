@@ -82,6 +82,10 @@ impl Row {
             Mode::NoDwarf => parts.push("`-ldflags=-w`".to_owned()),
             Mode::Stripped => parts.push("`-ldflags='-s -w'`".to_owned()),
             Mode::StrippedPie => parts.push("`-ldflags='-s -w' -buildmode=pie`".to_owned()),
+            Mode::NoDwarfExternal => parts.push("`-ldflags='-w -linkmode=external'`".to_owned()),
+            Mode::StrippedPieExternal => {
+                parts.push("`-ldflags='-s -w -linkmode=external' -buildmode=pie`".to_owned());
+            }
             Mode::Plugin => parts.push("`-buildmode=plugin`, loaded".to_owned()),
             Mode::CShared => parts.push("`-buildmode=c-shared`, in a C program".to_owned()),
             Mode::CArchive => parts.push("`-buildmode=c-archive`, in a C program".to_owned()),
@@ -118,7 +122,7 @@ impl Row {
 }
 
 /// Builds: mode, since, until, and where they are always run. The first two are the fixtures' own (`fixtures.rs`).
-const BUILDS: [(Mode, u32, u32, &[u32]); 17] = [
+const BUILDS: [(Mode, u32, u32, &[u32]); 19] = [
     (Mode::Default, 0, u32::MAX, &[]),
     (Mode::NoOpt, 0, u32::MAX, &[]),
     (Mode::Untrimmed, 0, u32::MAX, &[]),
@@ -132,6 +136,8 @@ const BUILDS: [(Mode, u32, u32, &[u32]); 17] = [
     (Mode::NoDwarf, 0, u32::MAX, &[25, 27]),
     (Mode::Stripped, 0, u32::MAX, &[24, 26]),
     (Mode::StrippedPie, 0, u32::MAX, &[27]),
+    (Mode::NoDwarfExternal, 0, u32::MAX, &[]),
+    (Mode::StrippedPieExternal, 0, u32::MAX, &[24]),
     (Mode::Plugin, 0, u32::MAX, &[26]),
     (Mode::CShared, 0, u32::MAX, &[24]),
     (Mode::CArchive, 0, u32::MAX, &[]),
@@ -149,7 +155,12 @@ fn core(mode: Mode) -> CoreKind {
 /// What has names depends on the builds without debug information (`stripped.rs` states some of them).
 fn claim(mode: Mode) -> Claim {
     match mode {
-        Mode::NoDwarf | Mode::Stripped | Mode::StrippedPie | Mode::LinkShared => Claim::Totals,
+        Mode::NoDwarf
+        | Mode::Stripped
+        | Mode::StrippedPie
+        | Mode::NoDwarfExternal
+        | Mode::StrippedPieExternal
+        | Mode::LinkShared => Claim::Totals,
         _ => Claim::Paths,
     }
 }

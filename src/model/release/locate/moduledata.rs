@@ -10,18 +10,25 @@ use crate::model::layout::RuntimeLayout;
 
 /// Its address in the process at load bias `bias`.
 pub(super) fn find(exe: &Executable<'_>, image: &dyn Image, bias: u64, layout: &RuntimeLayout) -> Option<u64> {
-    let address = |name: &str| exe.section(name).map(|s| s.address.wrapping_add(bias));
-    let tables = address(".gopclntab").or_else(|| address(".data.rel.ro.gopclntab"))?;
-    if let Some(own) = address(".go.module").filter(|at| is_moduledata(image, *at, tables, layout)) {
-        return Some(own);
-    }
+    let range = |name: &str| {
+        let section = exe.section(name)?;
+        let start = Addr(section.address.wrapping_add(bias));
+        Some(AddrRange { start, len: section.size.min(MAX_STATIC) })
+    };
+    // The C linker joins the section with others of a position-independent program.
+    let (tables, joined) = match range(".gopclntab").or_else(|| range(".data.rel.ro.gopclntab")) {
+        Some(tables) => (Some(tables.start.0), None),
+        None => (None, Some(range(".data.rel.ro")?)),
+    };
+    let is_tables =
+        |word: u64| tables.map_or_else(|| joined.is_some_and(|range| range.contains(Addr(word))), |at| word == at);
     let field = layout.moduledata.pc_header;
-    for section in [".noptrdata", ".data", ".go.module"].iter().filter_map(|name| exe.section(name)) {
-        let range = AddrRange { start: Addr(section.address.wrapping_add(bias)), len: section.size.min(MAX_STATIC) };
+    // First where it has a section of its own.
+    for range in [".go.module", ".noptrdata", ".data"].iter().filter_map(|name| range(name)) {
         let mut found = None;
-        each_word(image, range, &mut |at, words| {
+        each_word(image, range, &mut |at, [word, ..]| {
             let candidate = at.wrapping_sub(field);
-            if found.is_none() && words[0] == tables && is_moduledata(image, candidate, tables, layout) {
+            if found.is_none() && is_tables(word) && is_moduledata(image, candidate, word, layout) {
                 found = Some(candidate);
             }
         });
@@ -45,9 +52,11 @@ fn is_moduledata(image: &dyn Image, at: u64, tables: u64, layout: &RuntimeLayout
             let n = image.read_u32(Addr(at).add(field).add(layout.bitvector.n)).ok()?;
             Some(u64::from(n) == word(end)?.checked_sub(word(start)?)? / WORD)
         };
+        if image.read_u32(Addr(tables).add(header.magic)).ok()? < 0xffff_fff0 {
+            return Some(false);
+        }
         let nfunc = image.read_u64(Addr(tables).add(header.nfunc)).ok()?;
         let sound = word(md.pc_header)? == tables
-            && image.read_u32(Addr(tables).add(header.magic)).ok()? >= 0xffff_fff0
             && image.read_u8(Addr(tables).add(header.ptr_size)).ok()? == 8
             && word(md.ftab + 8)? == nfunc.checked_add(1)?
             && ordered(&[md.text, md.etext])
