@@ -275,16 +275,20 @@ fn traced_processes_are_refused() {
         eprintln!("skipped: no gdb");
         return busy.end();
     };
-    let mut seen = String::new();
-    while gdb.try_wait().expect("wait").is_none() && !seen.contains("traces it already") {
-        let Some(ran) = required(attach(busy.pid(), &[])) else { return };
-        seen = ran.stderr();
+    // An attach that is faster keeps gdb away, which then waits for its line all the same.
+    let status = format!("/proc/{}/status", busy.pid());
+    let is_traced = || fs::read_to_string(&status).is_ok_and(|s| !s.contains("TracerPid:\t0\n"));
+    let start = Instant::now();
+    while !is_traced() {
+        assert!(start.elapsed() < Duration::from_secs(60), "gdb does not trace it");
+        thread::sleep(Duration::from_millis(10));
     }
+    let Some(ran) = required(attach(busy.pid(), &[])) else { return };
+    let seen = ran.stderr();
     assert!(seen.contains("traces it already") && seen.contains("gdb"), "{seen}");
     // It waits for a line, or for the end of its input.
     drop(gdb.stdin.take());
     gdb.wait().expect("wait");
-    // The debugger may have come between the two stops of an attach: the snapshot that is left then goes with the next one.
     let Some(ran) = required(attach(busy.pid(), &[])) else { return };
     assert_eq!(ran.code(), 0, "{}", ran.stderr());
     busy.end();
