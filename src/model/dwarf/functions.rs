@@ -87,8 +87,10 @@ impl DebugInfo<'_> {
     #[must_use]
     pub fn package_code(&self, link_pc: u64) -> Option<(usize, impl Iterator<Item = (u64, u64)> + '_)> {
         let unit = self.unit_at(self.function_at(link_pc)?.die)?;
-        let functions = self.functions.iter().filter(|f| (unit.offset..unit.end).contains(&f.die));
-        Some((unit.offset, functions.map(|f| (f.low_pc, f.high_pc))))
+        // No code is in two functions, whatever they claim: all packages together are as long as the program's code.
+        let next_pc = |i: usize| self.functions.get(i + 1).map_or(u64::MAX, |next| next.low_pc);
+        let functions = self.functions.iter().enumerate().filter(|(_, f)| (unit.offset..unit.end).contains(&f.die));
+        Some((unit.offset, functions.map(move |(i, f)| (f.low_pc, f.high_pc.min(next_pc(i)).max(f.low_pc)))))
     }
 
     /// The function whose code holds `link_pc`.
