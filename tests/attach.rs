@@ -521,16 +521,18 @@ fn traced_processes_are_refused() {
         eprintln!("skipped: no gdb");
         return busy.end();
     };
-    let mut seen = String::new();
-    while gdb.try_wait().expect("wait").is_none() && !seen.contains("traces it already") {
-        let Some(ran) = required(attach(busy.pid(), &[])) else { return };
-        seen = ran.stderr();
+    // An attach in between would keep the debugger out for good.
+    let tracer = format!("TracerPid:\t{}\n", gdb.id());
+    let traced = || fs::read_to_string(format!("/proc/{}/status", busy.pid())).is_ok_and(|s| s.contains(&tracer));
+    while gdb.try_wait().expect("wait").is_none() && !traced() {
+        thread::sleep(Duration::from_millis(10));
     }
+    let Some(ran) = required(attach(busy.pid(), &[])) else { return };
+    let seen = ran.stderr();
     assert!(seen.contains("traces it already") && seen.contains("gdb"), "{seen}");
     // It waits for a line, or for the end of its input.
     drop(gdb.stdin.take());
     gdb.wait().expect("wait");
-    // The debugger may have come between the two stops of an attach: the snapshot that is left then goes with the next one.
     let Some(ran) = required(attach(busy.pid(), &[])) else { return };
     assert_eq!(ran.code(), 0, "{}", ran.stderr());
     busy.end();
