@@ -31,8 +31,12 @@ const UNSHARE: u64 = 2;
 
 const ECHILD: i64 = -10;
 
-/// A thread that does not stop by then is passed over: another can reap as well.
-const ONE_THREAD: Duration = Duration::from_millis(200);
+/// A thread that does not stop by then is passed over: another can reap as well. If none of them does, because others have all
+/// processors, they get more time. It runs until it stops, so waiting for it harms nobody.
+const ONE_THREAD: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
+
+/// Threads that are tried with each of these times.
+const TRIED: usize = 16;
 
 /// The frozen child. Dropping it kills it and leaves a dead child to the process: see [`Snapshot::remove`].
 #[derive(Debug)]
@@ -131,8 +135,9 @@ fn reap(parent: u32, first: u32, dead: &[u64], options: i32) -> Result<Duration>
     // What waits in a system call stops at once, and suits best.
     let runs = |tid: u32| Status::read(parent, Some(tid)).map_or(true, |s| s.state() != 'S');
     tids.sort_by_cached_key(|tid| (runs(*tid), *tid != first, *tid));
-    for tid in tids {
-        let reaped = Tracee::stop_one(parent, tid, options, ONE_THREAD).and_then(|mut tracee| {
+    let tries = ONE_THREAD.iter().flat_map(|time| tids.iter().take(TRIED).map(move |tid| (*tid, *time)));
+    for (tid, time) in tries {
+        let reaped = Tracee::stop_one(parent, tid, options, time).and_then(|mut tracee| {
             let (index, site) = tracee.caller()?;
             for child in dead {
                 let (result, _) = tracee.call(index, site, machine::WAIT4, [*child, 0, REAP, 0, 0, 0], options)?;
