@@ -275,8 +275,10 @@ impl Reader<'_, '_, '_> {
 /// The interface type of which `word` may be the first word: a type, or an itab, which starts with two types.
 fn interface_type(sources: &Sources<'_, '_>, word: u64) -> Option<TypeId> {
     let is_type = |at: u64| {
-        let modules = sources.modules.list.iter();
-        at.is_multiple_of(WORD) && modules.map(|m| m.descriptors).any(|types| types.contains(Addr(at)))
+        let mut modules = sources.modules.list.iter();
+        let is_inside = at.is_multiple_of(WORD) && modules.any(|m| m.descriptors.contains(Addr(at)));
+        // Other things are there as well: func values in shared libraries.
+        is_inside && sources.descriptors.is_direct_iface(sources.image, Addr(at)).is_some()
     };
     let name = if is_type(word) {
         "interface {}"
