@@ -34,6 +34,7 @@ fn typed_share(version: &str, program: &str) -> [u64; 2] {
         // Debug information has no variable for `own := make([]*task, 20)` in `idle`.
         (..=20, "scheduler") => [840, 830],
         // It does not say what closures in frames captured: the deferred one in `http2serverConn.runHandler` holds the request.
+        (..=20, "secure") => [950, 970],
         (..=22, "secure") => [970, 980],
         _ => [990, 990],
     }

@@ -245,20 +245,9 @@ fn parse(text: &str, at: &str) -> Expectation {
         }
     }
     let scope = scope.unwrap_or_else(|| panic!("{at}: no path, prefix or within"));
-    if let Scope::Path(path) | Scope::Prefix(path) = &scope
-        && path.iter().take(path.len() - 1).skip(1).any(|frame| is_closure(frame))
-    {
-        since = since.max(23);
-    }
     let says = |bound| !matches!(bound, Bound::Any | Bound::AtLeast(0));
     assert!(says(count) || says(bytes), "{at}: states nothing");
     Expectation { at: at.to_owned(), scope, count, bytes, mode, with, without, since, until }
-}
-
-/// Whether a frame is the function of a closure.
-fn is_closure(frame: &str) -> bool {
-    let name = frame.rsplit_once(".func").map(|(_, number)| number);
-    name.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
 }
 
 #[test]
@@ -275,8 +264,6 @@ fn grammar() {
     read_file("//go:build go1.25\n\n//goref:expect path=\"$P.X\" count=1\n", "g.go", "p/q", &mut tagged);
     let last = tagged.pop().expect("one more");
     assert!(!last.applies("1.24.11", Mode::Default) && last.applies("1.25.5", Mode::Default));
-    let closure = parse("path=\"p.X -> p.f.func1 -> v. (*p.V)\" count=1", "here");
-    assert!(!closure.applies("1.22.10", Mode::Default) && closure.applies("1.23.9", Mode::Default));
     let Scope::Path(path) = &all[1].scope else { panic!("{all:?}") };
     assert_eq!(path[..], ["p/q.B".to_owned(), "x. (*p/q.T)".to_owned(), "y. (string)".to_owned()]);
     assert_eq!(all[1].at, "f.go:2");

@@ -116,7 +116,7 @@ func deep(n int, p *V) {
 
 // A deferred closure holds what it captured until the function ends. The closure is in the frame, and its code says what it holds.
 //
-//goref:expect path="$P.deferred -> $P.deferred.func1 -> w. (*$P.V)" mode="default" count=1 bytes=48
+//goref:expect path="$P.deferred -> $P.deferred.func1 -> w. (*$P.V)" mode="default" since="1.23" count=1 bytes=48
 //go:noinline
 func deferred() {
 	w := newV()
