@@ -45,7 +45,7 @@ fn roots(profile: &Profile) -> BTreeMap<&str, u64> {
 fn variables_keep_their_names(version: &str) {
     let Some((profile, report)) = analyzed(version, Mode::NoDwarf) else { return };
     let Some((full, _)) = analyzed(version, Mode::Default) else { return };
-    assert!(report.contains("Names: the executable has no debug information (-ldflags=-w)"), "{report}");
+    assert!(report.contains("Names: the executable has no debug information (-ldflags=-w, -linkshared)"), "{report}");
     let (here, there) = (roots(&profile), roots(&full));
     let variables: Vec<_> = there
         .iter()
