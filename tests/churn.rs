@@ -37,9 +37,15 @@ const STATED: [(u64, u64, u64, usize); 4] =
 /// `GOMAXPROCS` of the program.
 const PROCS: u64 = 4;
 
-/// Soft errors that a stop at any instruction explains, but not more of them than threads run Go code: a stack between two states.
-const EXPLAINED: [&str; 4] =
-    ["stack.unknown_return_pc", "stack.unknown_pc", "stack.sp_write", "stack.unknown_position"];
+/// Soft errors that a stop at any instruction explains, but not more of them than threads run Go code: a stack between two states. The last
+/// one is of a thread at the first instruction of `runtime.sigtramp`: on the signal's stack, with the goroutine still its own.
+const EXPLAINED: [&str; 5] = [
+    "stack.unknown_return_pc",
+    "stack.unknown_pc",
+    "stack.sp_write",
+    "stack.unknown_position",
+    "stack.frame_outside_stack",
+];
 
 /// How often a core is taken elsewhere because the collection was not where it should have been: that is luck where many collections
 /// pass by.
