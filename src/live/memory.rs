@@ -164,7 +164,7 @@ fn grow(spill: &mut Vec<u8>, by: u64) -> bool {
 #[derive(Default)]
 struct Pieces {
     ranges: Vec<AddrRange>,
-    /// For each, the first of the ranges in it (index, place in the buffer), and how many; those that are elsewhere may lie between.
+    /// Which of the asked ranges lie in them, by piece: those that are in the window are not among them.
     members: Vec<Member>,
 }
 

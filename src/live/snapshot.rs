@@ -31,12 +31,12 @@ const UNSHARE: u64 = 2;
 
 const ECHILD: i64 = -10;
 
-/// A thread that does not stop by then is passed over: another can reap as well. If none of them does, because others have all
-/// processors, they get more time. It runs until it stops, so waiting for it harms nobody.
-const ONE_THREAD: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
+/// A thread that does not stop by then is passed over: another can reap as well.
+const ONE_THREAD: Duration = Duration::from_millis(200);
 
-/// Threads that are tried with each of these times.
-const TRIED: usize = 16;
+/// If none of them does, because others have all processors, so many get more time. A thread runs until it stops, so waiting harms nobody.
+const PATIENT: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The frozen child. Dropping it kills it and leaves a dead child to the process: see [`Snapshot::remove`].
 #[derive(Debug)]
@@ -135,8 +135,8 @@ fn reap(parent: u32, first: u32, dead: &[u64], options: i32) -> Result<Duration>
     // What waits in a system call stops at once, and suits best.
     let runs = |tid: u32| Status::read(parent, Some(tid)).map_or(true, |s| s.state() != 'S');
     tids.sort_by_cached_key(|tid| (runs(*tid), *tid != first, *tid));
-    let tries = ONE_THREAD.iter().flat_map(|time| tids.iter().take(TRIED).map(move |tid| (*tid, *time)));
-    for (tid, time) in tries {
+    let again = tids.iter().take(PATIENT).map(|tid| (*tid, PATIENCE));
+    for (tid, time) in tids.iter().map(|tid| (*tid, ONE_THREAD)).chain(again) {
         let reaped = Tracee::stop_one(parent, tid, options, time).and_then(|mut tracee| {
             let (index, site) = tracee.caller()?;
             for child in dead {
