@@ -11,7 +11,7 @@ pub use capture::capture;
 use crate::address::{Addr, AddrRange, WORD};
 use crate::aggregate::{Amount, Books, PathNode, PathTree, Totals, TypeTotal};
 use crate::config::Config;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::image::copying::CopyingImage;
 use crate::image::executable::Executable;
 use crate::image::{Image, Input, Inputs, Library, Process, Request};
@@ -48,7 +48,11 @@ pub fn run(config: &Config, progress: &Progress) -> Result<Outcome> {
         .num_threads(config.threads.get())
         .thread_name(|i| format!("worker-{i}"))
         .build()
-        .context(|| format!("cannot start {} threads", config.threads))?;
+        .map_err(|e| {
+            Error::new(format!("cannot start {} threads", config.threads))
+                .cause(e)
+                .remedy("give fewer --threads, or raise the limit of processes (ulimit -u, pids of the cgroup)")
+        })?;
     let mut phases = Phases::default();
     let result = pool.install(|| {
         if let Some(attach) = &config.attach {
@@ -361,7 +365,7 @@ fn check_is_go(exe: &Executable<'_>) -> Result<()> {
         exe.path().display()
     ))
     .remedy(
-        "give a Go program and its core dump; if the program loaded a library that is written in Go, that file must be where it was, \
+        "give a Go program and its core dump, or the id of a process that runs one; if the program loaded a library that is written in Go, that file must be where it was, \
          or beside the executable",
     ))
 }

@@ -24,9 +24,9 @@ Analyze a process that runs (it stops for milliseconds), look at it:
   goref-fast attach PID
   go tool pprof -http=:5079 grf.out
 
-Or take a core (the program goes on afterwards) and analyze that:
-  gcore -o core PID
-  goref-fast core ./app core.PID
+Or take a core with the same short stop, and analyze it later or elsewhere:
+  goref-fast capture PID -o app.core.zst
+  goref-fast core ./app app.core.zst
 
 A program that crashes leaves a core with:
   ulimit -c unlimited; GOTRACEBACK=crash ./app
@@ -63,8 +63,35 @@ const PAUSE_HELP: &str = "\
 How long the process stands still:
   fork   until it has made a snapshot of itself (about 30 ms per GiB)
   copy   until what the analysis needs is copied
-  whole  until the analysis is done
+  whole  until the analysis is done; takes no memory for a copy
 By default fork, and another where that is impossible; the report says which and why";
+
+const MAX_PAUSE_HELP: &str = "\
+Longest stop: 50ms, 2s, 1min. A snapshot that is likely to take longer is not begun, and when the time is over before all threads stand \
+still, or before a process that is held was read, it goes on and there is no result. Only making the snapshot cannot be broken off: if \
+that takes longer than expected, the result stands, and the report says that the limit was not kept";
+
+const CAPTURE_ABOUT: &str = "\
+Writes a core of a running process, for gdb, delve and `goref-fast core`: all threads and all private memory, without pages that were never \
+touched. The process stands still as shortly as for attach: for milliseconds, in which it makes a copy-on-write snapshot of itself. \
+Whatever happens to goref-fast, the process goes on.";
+
+// Lines of at most 78 columns, as above.
+const CAPTURE_TEACHING: &str = "\
+Take a core, and analyze it here or on another machine with the same
+executable:
+  goref-fast capture PID -o app.core.zst
+  goref-fast core ./app app.core.zst
+
+gdb and delve take uncompressed ones (the file has holes and takes less room
+than its length says):
+  goref-fast capture PID -o app.core
+  dlv core ./app app.core
+
+Exit status:
+  0  done
+  1  cannot do it: the message says why, and what to do
+  2  wrong usage";
 
 /// The command line as typed.
 #[derive(Debug, Parser)]
@@ -86,6 +113,7 @@ enum Command {
     Attach(AttachArgs),
 
     /// Write a core of a running process: the same short stop as attach, for gdb, delve and `goref-fast core`
+    #[command(after_help = CAPTURE_TEACHING, long_about = CAPTURE_ABOUT)]
     Capture(CaptureArgs),
 
     /// Trace a process on behalf of attach and capture
@@ -108,7 +136,8 @@ struct CoreArgs {
 
 #[derive(Debug, clap::Args)]
 struct AttachArgs {
-    /// The process
+    /// The process: its id, as `pgrep NAME` prints it
+    #[arg(value_parser = process)]
     pid: u32,
 
     /// Its executable, if the one that it runs was stripped: the same build, with DWARF [default: the process's own]
@@ -118,8 +147,8 @@ struct AttachArgs {
     #[arg(long, value_name = "HOW", value_parser = pause, long_help = PAUSE_HELP)]
     pause: Option<Pause>,
 
-    /// Give up, and let the process go on, rather than stop it for longer: 50ms, 2s
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    /// Longest stop, such as 50ms or 2s: give up rather than stop it for longer. A snapshot that took longer is reported, not undone
+    #[arg(long, value_name = "DURATION", value_parser = duration, long_help = MAX_PAUSE_HELP)]
     max_pause: Option<Duration>,
 
     #[command(flatten)]
@@ -131,7 +160,8 @@ struct AttachArgs {
 
 #[derive(Debug, clap::Args)]
 struct CaptureArgs {
-    /// The process
+    /// The process: its id, as `pgrep NAME` prints it
+    #[arg(value_parser = process)]
     pid: u32,
 
     /// Where the core goes; compressed if it ends in .zst
@@ -142,8 +172,8 @@ struct CaptureArgs {
     #[arg(long, value_name = "HOW", value_parser = pause)]
     pause: Option<Pause>,
 
-    /// Give up, and let the process go on, rather than stop it for longer: 50ms, 2s
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    /// Longest stop, such as 50ms or 2s: give up rather than stop it for longer. A snapshot that took longer is reported, not undone
+    #[arg(long, value_name = "DURATION", value_parser = duration, long_help = MAX_PAUSE_HELP)]
     max_pause: Option<Duration>,
 
     /// Leave out what `goref-fast core` never reads: free memory of the heap, contents of objects without pointers (texts, numbers), the
@@ -166,11 +196,11 @@ struct CaptureArgs {
 /// More than one, for growth over time.
 #[derive(Clone, Debug, clap::Args)]
 struct Again {
-    /// Do it again and again, from start to start; files are numbered: grf.1.out, grf.2.out
+    /// With --count: do it again and again, this long from start to start; files are numbered: NAME.1.out, NAME.2.out
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "count")]
     every: Option<Duration>,
 
-    /// How often
+    /// With --every: how often
     #[arg(long, value_name = "N", requires = "every", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
 }
@@ -229,6 +259,12 @@ struct Options {
 fn pause(text: &str) -> Result<Pause, String> {
     let known = [Pause::Fork, Pause::Copy, Pause::Whole];
     known.into_iter().find(|p| p.name() == text).ok_or_else(|| "expected fork, copy or whole".into())
+}
+
+/// An id of a process: a number above 0.
+fn process(text: &str) -> Result<u32, String> {
+    let pid = text.parse().ok().filter(|pid| *pid > 0);
+    pid.ok_or_else(|| "expected the id of a process, a number such as `pgrep NAME` prints".into())
 }
 
 /// A number with a unit: `us`, `ms`, `s` or `min`.

@@ -144,22 +144,46 @@ fn available(pid: u32) -> Option<u64> {
     let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let machine = kib.split_whitespace().next()?.parse::<u64>().ok()?.saturating_mul(1024);
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::"));
-    Some(group.and_then(|group| room_in(Path::new("/sys/fs/cgroup"), group)).map_or(machine, |room| room.min(machine)))
+    Some(room(Path::new("/sys/fs/cgroup"), &groups).map_or(machine, |room| room.min(machine)))
 }
 
-/// The smallest room below `memory.max` of a cgroup and those above it.
-fn room_in(root: &Path, group: &str) -> Option<u64> {
+/// Names of a cgroup's files, and of what its clean pages of files are called in `memory.stat`: those are given up before anything fails.
+struct Files {
+    max: &'static str,
+    current: &'static str,
+    inactive: &'static str,
+}
+
+const SECOND: Files = Files { max: "memory.max", current: "memory.current", inactive: "inactive_file " };
+const FIRST: Files =
+    Files { max: "memory.limit_in_bytes", current: "memory.usage_in_bytes", inactive: "total_inactive_file " };
+
+/// The smallest room in the cgroups of a process, of both versions.
+///
+/// * `root`: where they are mounted.
+/// * `groups`: `/proc/PID/cgroup`, lines of number, controllers, and path.
+fn room(root: &Path, groups: &str) -> Option<u64> {
+    let rooms = groups.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, group) = (fields.next()?, fields.next()?);
+        match controllers {
+            "" => room_in(root, group, &SECOND),
+            _ if controllers.split(',').any(|c| c == "memory") => room_in(&root.join("memory"), group, &FIRST),
+            _ => None,
+        }
+    });
+    rooms.min()
+}
+
+/// The smallest room below the limit of a cgroup and those above it.
+fn room_in(root: &Path, group: &str, files: &Files) -> Option<u64> {
     let mut at: PathBuf = root.join(group.trim_start_matches('/'));
     let mut least = None;
     while at.starts_with(root) {
         let number = |name: &str| fs::read_to_string(at.join(name)).ok()?.trim().parse::<u64>().ok();
-        if let (Some(max), Some(current)) = (number("memory.max"), number("memory.current")) {
-            // Clean pages of files are given up before anything fails.
-            let files = fs::read_to_string(at.join("memory.stat")).ok();
-            let inactive =
-                files.as_deref().and_then(|text| text.lines().find_map(|l| l.strip_prefix("inactive_file ")));
-            let inactive = inactive.and_then(|n| n.parse().ok()).unwrap_or(0);
+        if let (Some(max), Some(current)) = (number(files.max), number(files.current)) {
+            let stat = fs::read_to_string(at.join("memory.stat")).unwrap_or_default();
+            let inactive = stat.lines().find_map(|l| l.strip_prefix(files.inactive)?.parse().ok()).unwrap_or(0);
             let room = max.saturating_sub(current.saturating_sub(inactive));
             least = Some(least.map_or(room, |least: u64| least.min(room)));
         }
@@ -241,7 +265,15 @@ mod tests {
         write("a/memory.stat", "anon 1\ninactive_file 200\n");
         write("a/b/memory.max", "max\n");
         write("a/b/memory.current", "50\n");
-        assert_eq!(room_in(root.path(), "/a/b"), Some(300));
-        assert_eq!(room_in(root.path(), "/c"), None);
+        let room = |groups| room(root.path(), groups);
+        assert_eq!(room("0::/a/b\n"), Some(300));
+        assert_eq!(room("0::/c\n"), None);
+        // The first version has a folder for each controller.
+        write("memory/x:y/memory.limit_in_bytes", "700\n");
+        write("memory/x:y/memory.usage_in_bytes", "600\n");
+        write("memory/x:y/memory.stat", "inactive_file 90\ntotal_inactive_file 100\n");
+        assert_eq!(room("5:cpu,cpuacct:/a/b\n4:hugetlb,memory:/x:y\n0::/\n"), Some(200));
+        assert_eq!(room("4:memory:/x:y\n0::/a\n"), Some(200));
+        assert_eq!(room("5:cpu:/x:y\n"), None);
     }
 }

@@ -75,6 +75,8 @@ impl Order {
 pub fn serve(order: &Order) {
     // No request to end, no timer and no limit may leave things half done; our end comes with the pipe's.
     let _ = SigSet::all().thread_block();
+    // Else ps calls us `exe`.
+    let _ = std::fs::write("/proc/self/comm", "goref-guard");
     ptrace::hurry();
     if let Err((word, e)) = guard(order) {
         say(&format!("{word} {}\t{}\n", one_line(&e.to_string()), one_line(e.remedy_text().unwrap_or(""))));
@@ -232,6 +234,7 @@ impl Guard {
     /// Starts a guard and waits until the memory stands still.
     pub(super) fn start(order: &Order) -> Result<Self, Refusal> {
         let spawned = Command::new("/proc/self/exe")
+            .arg0("goref-fast")
             .arg("guard")
             .args(order.arguments())
             .stdin(Stdio::piped())

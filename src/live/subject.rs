@@ -7,6 +7,10 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
 use super::machine;
 use super::proc::{self, Mapping, Status};
 use super::reader::Reader;
@@ -213,6 +217,16 @@ fn is_alive(pid: u32) -> bool {
 }
 
 fn gone(pid: u32) -> Error {
+    if fs::metadata("/proc/self/status").is_err() {
+        return Error::new(format!("process {pid}: cannot be looked at: /proc is not there"))
+            .remedy("mount it (mount -t proc proc /proc), or run goref-fast on the host");
+    }
+    // Without a signal, this only asks whether there is such a process.
+    let known = i32::try_from(pid).ok().filter(|pid| *pid > 0).map(|pid| kill(Pid::from_raw(pid), None));
+    if matches!(known, Some(Ok(()) | Err(Errno::EPERM))) {
+        return Error::new(format!("process {pid}: exists, but /proc does not show it to us (hidepid)"))
+            .remedy("run goref-fast as the user of that process or as root (sudo)");
+    }
     Error::new(format!("process {pid}: there is no such process (any more)"))
         .remedy("check the id with ps; ids inside a container are not those outside of it")
 }

@@ -22,7 +22,8 @@ use super::ptrace::{self, Stop};
 use super::reader::Reader;
 use crate::error::{Error, Result};
 
-/// Waiting for a stop is a loop until then, because the pause counts; afterwards we sleep between looks.
+/// Waiting for stops is a loop until then, because the pause counts; afterwards we sleep between looks. For all threads together: they need
+/// the processor that we take, and of a thousand half would wait for us to give it back, one after the other.
 const SPIN: Duration = Duration::from_millis(2);
 
 /// Between looks.
@@ -104,8 +105,9 @@ impl Tracee {
                 tracee.since = Instant::now();
             }
             fresh.retain(|tid| ptrace::interrupt(raw(*tid)).is_ok());
+            let start = Instant::now();
             for tid in fresh {
-                if let Some(thread) = tracee.wait_stopped(tid, limit, deadline)? {
+                if let Some(thread) = tracee.wait_stopped(tid, start, limit, deadline)? {
                     tracee.threads.push(thread);
                 }
             }
@@ -121,7 +123,7 @@ impl Tracee {
         tracee.seized.insert(tid);
         tracee.since = Instant::now();
         if ptrace::interrupt(raw(tid)).is_ok()
-            && let Some(thread) = tracee.wait_stopped(tid, now + patience, None)?
+            && let Some(thread) = tracee.wait_stopped(tid, now, now + patience, None)?
         {
             tracee.threads.push(thread);
             return Ok(tracee);
@@ -134,8 +136,15 @@ impl Tracee {
     }
 
     /// Waits for the stop that was asked for. `None` if the thread ended.
-    fn wait_stopped(&self, tid: u32, limit: Instant, deadline: Option<Instant>) -> Result<Option<Thread>> {
-        let start = Instant::now();
+    ///
+    /// * `start`: when it was asked for.
+    fn wait_stopped(
+        &self,
+        tid: u32,
+        start: Instant,
+        limit: Instant,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Thread>> {
         loop {
             match ptrace::wait(raw(tid), false) {
                 Ok(Some(Stop::Event(_))) => {
