@@ -1,6 +1,7 @@
 //! Running processes: what `attach` says of the fixtures is what `core` says of a core of the same process, to the byte; and what it does
-//! to the process ([`process`]).
+//! to the process ([`process`]), also while that changes, and when we have little ourselves ([`hardship`]).
 
+mod hardship;
 mod process;
 
 use crate::harness::corefile::{Run, Truth, gcore, parse_truth};

@@ -223,7 +223,8 @@ fn gone(pid: u32) -> Error {
     }
     // Without a signal, this only asks whether there is such a process.
     let known = i32::try_from(pid).ok().filter(|pid| *pid > 0).map(|pid| kill(Pid::from_raw(pid), None));
-    if matches!(known, Some(Ok(()) | Err(Errno::EPERM))) {
+    let hides = || fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| mounts.contains("hidepid="));
+    if matches!(known, Some(Ok(()) | Err(Errno::EPERM))) && hides() {
         return Error::new(format!("process {pid}: exists, but /proc does not show it to us (hidepid)"))
             .remedy("run goref-fast as the user of that process or as root (sudo)");
     }

@@ -81,10 +81,21 @@ impl Tracee {
         // A thread that ends while the list is read can hide its neighbour, so one list without news is not enough.
         let mut quiet = 0;
         for round in 0..MAX_ROUNDS {
-            let new: Vec<u32> = tracee.list()?.into_iter().filter(|tid| !tracee.seized.contains(tid)).collect();
+            let mut new: Vec<u32> = tracee.list()?.into_iter().filter(|tid| !tracee.seized.contains(tid)).collect();
+            // Who waits for a disk, or for a child made by vfork, cannot stop: until it can, the others run.
+            let asleep: Vec<u32> = new.iter().copied().filter(|tid| round == 0 && is_asleep(pid, *tid)).collect();
+            let alone = !asleep.is_empty();
+            if alone {
+                new = asleep;
+            }
             let mut fresh = Vec::new();
             for tid in new {
-                match ptrace::seize(raw(tid), options) {
+                let mut seized = ptrace::seize(raw(tid), options);
+                if seized == Err(Errno::EPERM) && !is_ending(pid, tid) {
+                    // It was dead a moment ago: a thread that executes a program takes the id of the first one over.
+                    seized = ptrace::seize(raw(tid), options);
+                }
+                match seized {
                     Ok(()) => fresh.push(tid),
                     // It ended, or is about to.
                     Err(Errno::ESRCH) => {}
@@ -97,6 +108,7 @@ impl Tracee {
                 if quiet < 2 {
                     continue;
                 }
+                tracee.threads.sort_unstable_by_key(|thread| thread.tid);
                 return if tracee.threads.is_empty() { Err(vanished(pid)) } else { Ok(tracee) };
             }
             quiet = 0;
@@ -105,11 +117,9 @@ impl Tracee {
                 tracee.since = Instant::now();
             }
             fresh.retain(|tid| ptrace::interrupt(raw(*tid)).is_ok());
-            let start = Instant::now();
-            for tid in fresh {
-                if let Some(thread) = tracee.wait_stopped(tid, start, limit, deadline)? {
-                    tracee.threads.push(thread);
-                }
+            tracee.wait_stopped(fresh, limit, deadline)?;
+            if alone {
+                tracee.since = Instant::now();
             }
         }
         Err(Error::new(format!("process {pid}: makes threads faster than they can be stopped")).remedy("try again"))
@@ -122,46 +132,53 @@ impl Tracee {
         ptrace::seize(raw(tid), options).map_err(|e| cannot_seize(pid, tid, e))?;
         tracee.seized.insert(tid);
         tracee.since = Instant::now();
-        if ptrace::interrupt(raw(tid)).is_ok()
-            && let Some(thread) = tracee.wait_stopped(tid, now, now + patience, None)?
-        {
-            tracee.threads.push(thread);
-            return Ok(tracee);
+        if ptrace::interrupt(raw(tid)).is_ok() {
+            tracee.wait_stopped(vec![tid], now + patience, None)?;
         }
-        Err(vanished(pid))
+        if tracee.threads.is_empty() { Err(vanished(pid)) } else { Ok(tracee) }
     }
 
     fn list(&self) -> Result<Vec<u32>> {
         proc::threads(self.pid).map_err(|_| vanished(self.pid))
     }
 
-    /// Waits for the stop that was asked for. `None` if the thread ended.
+    /// Waits for the stops that were asked for, and adds the threads that have not ended instead.
     ///
-    /// * `start`: when it was asked for.
-    fn wait_stopped(
-        &self,
-        tid: u32,
-        start: Instant,
-        limit: Instant,
-        deadline: Option<Instant>,
-    ) -> Result<Option<Thread>> {
+    /// All in turns, the stopped ones included: a thread that executes another program waits until we have heard of the end of all others.
+    fn wait_stopped(&mut self, mut pending: Vec<u32>, limit: Instant, deadline: Option<Instant>) -> Result<()> {
+        let start = Instant::now();
         loop {
-            match ptrace::wait(raw(tid), false) {
+            let threads = &mut self.threads;
+            pending.retain(|&tid| match ptrace::wait(raw(tid), false) {
                 Ok(Some(Stop::Event(_))) => {
                     // ESRCH: killed since.
-                    let Ok(regs) = ptrace::registers(raw(tid), ptrace::GENERAL) else { return Ok(None) };
-                    return Ok(Some(Thread { tid, regs }));
+                    threads.extend(ptrace::registers(raw(tid), ptrace::GENERAL).ok().map(|regs| Thread { tid, regs }));
+                    false
                 }
-                Ok(Some(Stop::Signal(signal))) => drop(ptrace::resume(raw(tid), signal)),
-                Ok(Some(Stop::Syscall)) => drop(ptrace::resume(raw(tid), 0)),
-                Ok(Some(Stop::Gone)) | Err(_) => return Ok(None),
-                Ok(None) if Instant::now() > limit => {
-                    let ended = is_ending(self.pid, tid);
-                    return if ended { Ok(None) } else { Err(self.stuck(tid, deadline)) };
+                Ok(Some(Stop::Signal(signal))) => {
+                    let _ = ptrace::resume(raw(tid), signal);
+                    true
                 }
-                Ok(None) if start.elapsed() > SPIN && is_ending(self.pid, tid) => return Ok(None),
-                Ok(None) if start.elapsed() < SPIN => std::thread::yield_now(),
-                Ok(None) => std::thread::sleep(NAP),
+                Ok(Some(Stop::Syscall)) => {
+                    let _ = ptrace::resume(raw(tid), 0);
+                    true
+                }
+                Ok(Some(Stop::Gone)) | Err(_) => false,
+                Ok(None) => true,
+            });
+            let Some(&first) = pending.first() else { return Ok(()) };
+            if start.elapsed() < SPIN {
+                std::thread::yield_now();
+                continue;
+            }
+            // A stopped thread has nothing to tell but its end.
+            threads.retain(|thread| !matches!(ptrace::wait(raw(thread.tid), false), Ok(Some(Stop::Gone)) | Err(_)));
+            if is_ending(self.pid, first) {
+                pending.remove(0);
+            } else if Instant::now() > limit {
+                return Err(self.stuck(first, deadline));
+            } else {
+                std::thread::sleep(NAP);
             }
         }
     }
@@ -415,6 +432,11 @@ fn next_stop(tid: i32) -> Result<Stop, Errno> {
 /// Whether a thread is on its way out: such a one cannot be traced.
 fn is_ending(pid: u32, tid: u32) -> bool {
     Status::read(pid, Some(tid)).map_or(true, |s| matches!(s.state(), 'Z' | 'X' | 'x'))
+}
+
+/// Whether a thread sleeps in a way that nothing interrupts.
+fn is_asleep(pid: u32, tid: u32) -> bool {
+    Status::read(pid, Some(tid)).is_ok_and(|s| s.state() == 'D')
 }
 
 fn vanished(pid: u32) -> Error {

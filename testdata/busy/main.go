@@ -258,7 +258,8 @@ func main() {
 	if !idle {
 		reap = silent()
 		url := serve()
-		client := &http.Client{Timeout: 60 * time.Second}
+		// Longer than anyone stops the machine.
+		client := &http.Client{Timeout: 600 * time.Second}
 		for i := 0; i < 4; i++ {
 			work(&requests, func() { request(client, url) })
 		}

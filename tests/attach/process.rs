@@ -13,12 +13,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A busy program and its last words.
-struct Busy {
-    run: Run,
+pub(super) struct Busy {
+    pub(super) run: Run,
 }
 
 impl Busy {
-    fn start() -> Option<Self> {
+    pub(super) fn start() -> Option<Self> {
         let toolchain = required(Toolchain::get(newest()?))?;
         // With a C compiler some of the work is done in C.
         let mode = if has_compiler().is_ok() { Mode::Cgo } else { Mode::Default };
@@ -28,12 +28,12 @@ impl Busy {
         Some(Self { run })
     }
 
-    fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.run.child.id()
     }
 
     /// Ends it: it must have worked all the time, without a fault, without a child that is not its own, and end as it means to.
-    fn end(mut self) {
+    pub(super) fn end(mut self) {
         let pid = self.pid();
         let children = children(pid);
         let dead: Vec<_> = children.iter().filter(|(_, stat)| stat.starts_with('Z')).collect();
@@ -57,7 +57,7 @@ fn children(pid: u32) -> Vec<(String, String)> {
     text.lines().filter_map(pair).collect()
 }
 
-fn rounds(few: u64) -> u64 {
+pub(super) fn rounds(few: u64) -> u64 {
     std::env::var("GOREF_ATTACH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
 }
 

@@ -1,0 +1,3 @@
+module goref.test/restless
+
+go 1.17
