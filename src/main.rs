@@ -5,6 +5,8 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::io::{IsTerminal, Write};
 use std::process::{ExitCode, abort, exit};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
 
 use mimalloc::MiMalloc;
 
@@ -50,8 +52,9 @@ fn checked(block: *mut u8, size: usize) -> *mut u8 {
 #[cold]
 fn out_of_memory(size: usize) -> ! {
     static ENDING: AtomicBool = AtomicBool::new(false);
-    // No memory for the way out either.
     if ENDING.swap(true, Ordering::Relaxed) {
+        // Another thread is on its way out with this message, and ends us all; or it is ourselves, and there is none.
+        sleep(Duration::from_secs(5));
         abort();
     }
     // Formatting numbers allocates nothing, and standard error has no buffer.
