@@ -94,9 +94,10 @@ fn parts(mappings: &[Mapping]) -> (Vec<Part>, u64) {
 impl LiveImage {
     /// * `mappings`: of the process; it must stand still as long as this is used.
     /// * `budget`: bytes that may be kept of it.
-    pub(super) fn new(reader: Reader, mappings: &[Mapping], budget: u64) -> Self {
+    /// * `longest`: bytes of address space that may be reserved for that; what would take more is not kept.
+    pub(super) fn new(reader: Reader, mappings: &[Mapping], budget: u64, longest: u64) -> Self {
         let (parts, len) = parts(mappings);
-        let window = Window::reserve(len, budget);
+        let window = if len <= longest { Window::reserve(len, budget) } else { None };
         let uncopied = OnceLock::new();
         Self { reader, parts, window, uncopied, mappings: mappings.to_vec(), missing: Missing::default() }
     }
@@ -115,7 +116,7 @@ impl LiveImage {
                 "process {}: cannot reserve {bytes} bytes of address space to copy its memory",
                 self.reader.pid()
             ))
-            .remedy("raise our limit (ulimit -v), or use --pause whole"));
+            .remedy("raise the limit of goref-fast (ulimit -v, ulimit -d), or use --pause whole"));
         };
         let pages = Pages::open(self.reader.pid());
         let (uncopied, pieces) = Uncopied::new(self.reader.pid(), &self.mappings, pages.as_ref(), unneeded);
@@ -330,7 +331,7 @@ mod tests {
 
     fn image(budget: u64) -> LiveImage {
         let pid = std::process::id();
-        LiveImage::new(Reader::new(pid), &proc::mappings(pid).expect("maps"), budget)
+        LiveImage::new(Reader::new(pid), &proc::mappings(pid).expect("maps"), budget, u64::MAX)
     }
 
     /// Our own memory is as good as another's.

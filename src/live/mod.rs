@@ -140,7 +140,7 @@ impl Frozen {
     /// Its memory.
     #[must_use]
     pub fn image(&self) -> LiveImage {
-        LiveImage::new(self.reader(), &self.mappings, choose::window_budget())
+        LiveImage::new(self.reader(), &self.mappings, choose::window_budget(), choose::window_length())
     }
 
     /// How it was made to stand still.
