@@ -243,7 +243,11 @@ mod tests {
         let called = arm64::call(&[9; 34], 0x1000, 220, [1, 2, 3, 4, 5, 6]);
         assert_eq!((&called[..9], called[31], called[32]), (&[1, 2, 3, 4, 5, 6, 9, 9, 220][..], 9, 0x1000));
         let branched = [0x6000_0c00; 34];
-        assert_eq!(arm64::call(&branched, 0x1000, 220, [0; 6])[33], 0x6000_0000, "no landing pad is expected at the call");
+        assert_eq!(
+            arm64::call(&branched, 0x1000, 220, [0; 6])[33],
+            0x6000_0000,
+            "no landing pad is expected at the call"
+        );
     }
 
     #[test]
