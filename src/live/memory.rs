@@ -101,9 +101,9 @@ impl LiveImage {
         self.parts.get(after.checked_sub(1)?).filter(|part| part.holds(range))
     }
 
-    /// A place of the first of `ranges` in the window; copied now if it was not, together with those that follow closely.
+    /// A place of the first of `ranges` in the window; copied now if it was not and is to be kept, together with those that follow closely.
     #[inline]
-    fn in_window(&self, part: &Part, ranges: &[AddrRange]) -> Option<Place> {
+    fn in_window(&self, part: &Part, ranges: &[AddrRange], keep: bool) -> Option<Place> {
         let range = ranges[0];
         if range.len > LARGE {
             return None;
@@ -111,7 +111,7 @@ impl LiveImage {
         let (window, at) = (self.window.as_ref()?, part.at?);
         let from = at + (range.start.0 - part.range.start.0);
         let place = window.place(from, range.len);
-        if place.is_some() {
+        if place.is_some() || !keep {
             return place;
         }
         let mut end = range.end().0;
@@ -129,6 +129,35 @@ impl LiveImage {
             self.reader.exact(part.range.start.0 + (start - at), bytes)
         });
         window.place(from, range.len)
+    }
+
+    /// Reads all ranges.
+    ///
+    /// * `keep`: in the window, if they are small.
+    #[inline]
+    fn load_and<'s>(&'s self, keep: bool, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
+        scratch.begin(ranges.len());
+        if let Some(copied) = self.copied.get() {
+            return self.load_copied(copied, ranges, scratch);
+        }
+        let mut pieces = Pieces::default();
+        // The part of the last one: units come in address order.
+        let mut part: Option<&Part> = None;
+        for (i, range) in ranges.iter().enumerate() {
+            if !part.is_some_and(|part| part.holds(*range)) {
+                part = self.part(*range);
+            }
+            let place = match part.filter(|part| range.len > 0 && part.holds(*range)) {
+                None => Place::NOWHERE,
+                Some(part) => {
+                    let kept = self.in_window(part, &ranges[i..], keep);
+                    kept.unwrap_or_else(|| pieces.add(i, *range, part, &mut scratch.spill))
+                }
+            };
+            scratch.places.push(place);
+        }
+        pieces.read(&self.reader, ranges, scratch);
+        scratch.unit(self.window.as_ref().map_or(Base::NONE, Base::window))
     }
 
     /// Reads all ranges from the copy, or from memory that does not change.
@@ -223,28 +252,11 @@ impl Pieces {
 
 impl Image for LiveImage {
     fn load<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
-        scratch.begin(ranges.len());
-        if let Some(copied) = self.copied.get() {
-            return self.load_copied(copied, ranges, scratch);
-        }
-        let mut pieces = Pieces::default();
-        // The part of the last one: units come in address order.
-        let mut part: Option<&Part> = None;
-        for (i, range) in ranges.iter().enumerate() {
-            if !part.is_some_and(|part| part.holds(*range)) {
-                part = self.part(*range);
-            }
-            let place = match part.filter(|part| range.len > 0 && part.holds(*range)) {
-                None => Place::NOWHERE,
-                Some(part) => {
-                    let kept = self.in_window(part, &ranges[i..]);
-                    kept.unwrap_or_else(|| pieces.add(i, *range, part, &mut scratch.spill))
-                }
-            };
-            scratch.places.push(place);
-        }
-        pieces.read(&self.reader, ranges, scratch);
-        scratch.unit(self.window.as_ref().map_or(Base::NONE, Base::window))
+        self.load_and(true, ranges, scratch)
+    }
+
+    fn load_once<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
+        self.load_and(false, ranges, scratch)
     }
 
     fn present(&self, ranges: &[AddrRange]) -> Vec<bool> {
@@ -259,7 +271,7 @@ impl Image for LiveImage {
                 copied.read(addr.0, buf) == Found::All || self.part(range).is_some() && self.reader.exact(addr.0, buf)
             }
             None => self.part(range).is_some_and(|part| {
-                let kept = if range.len > 0 { self.in_window(part, &[range]) } else { None };
+                let kept = if range.len > 0 { self.in_window(part, &[range], true) } else { None };
                 match (kept, &self.window) {
                     (Some(place), Some(window)) => {
                         buf.copy_from_slice(Base::window(window).slice(place));
@@ -307,16 +319,23 @@ mod tests {
         ]);
         ranges.push(AddrRange { start: Addr(u64::MAX - 4), len: 8 });
         // All at once, and few far apart: from the window, without one, and with one that is full soon.
+        let mut kept = 0;
         let every = |step: usize| (0..ranges.len()).filter(|i| i % step == 0 || *i >= known).collect::<Vec<_>>();
         for (step, budget) in [(1, u64::MAX), (90, u64::MAX), (1, 0), (90, 0), (7, 2 * FRAME as u64)] {
             let image = image(budget);
             let chosen = every(step);
             let asked: Vec<AddrRange> = chosen.iter().map(|i| ranges[*i]).collect();
             let mut scratch = Scratch::default();
-            let unit = image.load(&asked, &mut scratch);
+            // First once, then to be kept.
+            let once = image.load_once(&asked, &mut scratch);
+            let mut other = Scratch::default();
+            let unit = image.load(&asked, &mut other);
             let present = image.present(&asked);
             for (at, &i) in chosen.iter().enumerate() {
                 let r = ranges[i];
+                assert_eq!(once.get(at), unit.get(at), "{r:?}");
+                assert!(once.get(at).is_empty() || !once.place(at).is_borrowed(), "{r:?}");
+                kept += usize::from(unit.place(at).is_borrowed());
                 assert_eq!(present[at], !unit.get(at).is_empty(), "{r:?}");
                 if i == known || i > known + 4 {
                     assert!(unit.get(at).is_empty(), "{r:?}");
@@ -326,6 +345,7 @@ mod tests {
                 }
             }
         }
+        assert!(kept > 5000, "{kept}");
         let image = image(u64::MAX);
         let mut buf = vec![0; 9000];
         image.read(Addr(base + 77), &mut buf).expect("mapped");
