@@ -8,7 +8,6 @@
 //! What differs between machines is in `machine`; what is unsafe is in `ptrace`.
 
 mod choose;
-mod copied;
 mod core_file;
 pub mod guard;
 mod machine;
@@ -20,6 +19,7 @@ mod reader;
 mod snapshot;
 mod subject;
 mod tracee;
+mod uncopied;
 
 pub use choose::{Choice, Pause};
 pub use memory::LiveImage;
