@@ -157,6 +157,11 @@ pub trait Image: Sync {
     /// Heap bytes are read only through this method; nothing may keep them beyond its unit of work.
     fn load<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s>;
 
+    /// As [`Image::load`], of memory that nobody will ask for again: a live process's is not kept. Ranges in address order are read together.
+    fn load_once<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
+        self.load(ranges, scratch)
+    }
+
     /// Which ranges could be read, without reading them where that can be told.
     fn present(&self, ranges: &[AddrRange]) -> Vec<bool> {
         let mut scratch = Scratch::default();

@@ -73,6 +73,11 @@ impl Image for RecordingImage<'_> {
         self.inner.load(ranges, scratch)
     }
 
+    fn load_once<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
+        ranges.iter().for_each(|range| self.note(*range));
+        self.inner.load_once(ranges, scratch)
+    }
+
     fn present(&self, ranges: &[AddrRange]) -> Vec<bool> {
         self.inner.present(ranges)
     }

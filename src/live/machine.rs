@@ -7,7 +7,7 @@ use amd64 as imp;
 #[cfg(target_arch = "aarch64")]
 use arm64 as imp;
 
-pub(super) use imp::{ARCHITECTURE, CLONE, SYSCALL, WAIT4, call, may_call_at, rank, result, sites};
+pub(super) use imp::{ARCHITECTURE, CLONE, SYSCALL, VECTORS, WAIT4, call, may_call_at, rank, result, sites, vectors};
 
 /// `__NR_close_range`, the same on all machines.
 pub(super) const CLOSE_RANGE: u64 = 436;
@@ -38,6 +38,9 @@ mod amd64 {
     pub(in crate::live) const CLONE: u64 = 56;
     /// `__NR_wait4`.
     pub(in crate::live) const WAIT4: u64 = 61;
+
+    /// Register sets that a system call destroys, though no code expects that which makes none: none here.
+    pub(in crate::live) const VECTORS: &[i32] = &[];
 
     /// Words of `struct user_regs_struct`, and positions in it.
     const WORDS: usize = 27;
@@ -96,6 +99,11 @@ mod amd64 {
     pub(in crate::live) fn result(regs: &[u64]) -> i64 {
         regs.get(RAX).map_or(-1, |rax| rax.cast_signed())
     }
+
+    /// The words of a set of [`VECTORS`] that are to be written back after a call; `None` if it holds nothing.
+    pub(in crate::live) fn vectors(_set: &[u64]) -> Option<&[u64]> {
+        None
+    }
 }
 
 #[cfg(any(target_arch = "aarch64", test))]
@@ -113,35 +121,48 @@ mod arm64 {
     /// `__NR_wait4`.
     pub(in crate::live) const WAIT4: u64 = 260;
 
+    /// Register sets that a system call destroys, though no code expects that which makes none: `NT_ARM_SVE` and, of the streaming mode,
+    /// `NT_ARM_SSVE`. A call keeps no more of the vectors than their lowest 128 bits, and ends the streaming mode.
+    pub(in crate::live) const VECTORS: &[i32] = &[0x405, 0x40b];
+
     /// Words of `struct user_pt_regs`: x0..x30, sp, pc, pstate; and positions in it.
     const WORDS: usize = 34;
     const NUMBER: usize = 8;
     const PC: usize = 32;
+    const PSTATE: usize = 33;
+    /// `PSTATE.BTYPE`: set by an indirect branch until the next instruction, which must be a landing pad in guarded pages.
+    const BTYPE: u64 = 3 << 10;
     /// The fourth argument of futex: how long to wait.
     const FUTEX_TIMEOUT: usize = 3;
 
+    const PSELECT6: u64 = 72;
     const PPOLL: u64 = 73;
     const FUTEX: u64 = 98;
     const NANOSLEEP: u64 = 101;
     const CLOCK_NANOSLEEP: u64 = 115;
     const RESTART_SYSCALL: u64 = 128;
+    const RT_SIGSUSPEND: u64 = 133;
+    const FUTEX_WAITV: u64 = 449;
 
     /// How well a stopped thread suits for a call: lower is better, `None` not at all (32-bit code).
     ///
-    /// Before a tracer sees a thread, the kernel has wound a call that it will repeat back to its instruction. Those that sleep for a
-    /// time are continued where they were only if nothing happens in between; after our call they would sleep the whole time again.
+    /// Before a tracer sees a thread, the kernel has wound a call that it will repeat back to its instruction, and forgets why once the
+    /// thread makes ours: then it is repeated whatever comes. A futex without an end does not mind, as its callers look whether they are
+    /// meant, nor does a call that is over. Others would not see a signal that came meanwhile, if its handler is to end them (no
+    /// `SA_RESTART`); and those that sleep for a time would sleep the whole time again, or wait for a signal that was handled.
     pub(in crate::live) fn rank(regs: &[u64], is_call: &dyn Fn(u64) -> bool) -> Option<u8> {
         if regs.len() != WORDS {
             return None;
         }
         if is_call(regs[PC]) {
             return Some(match regs[NUMBER] {
-                PPOLL | NANOSLEEP | CLOCK_NANOSLEEP | RESTART_SYSCALL => 2,
+                PSELECT6 | PPOLL | NANOSLEEP | CLOCK_NANOSLEEP | RESTART_SYSCALL | RT_SIGSUSPEND | FUTEX_WAITV => 2,
                 FUTEX if regs[FUTEX_TIMEOUT] != 0 => 2,
-                _ => 0,
+                FUTEX => 0,
+                _ => 1,
             });
         }
-        Some(if is_call(regs[PC].wrapping_sub(4)) { 1 } else { OUTSIDE })
+        Some(if is_call(regs[PC].wrapping_sub(4)) { 0 } else { OUTSIDE })
     }
 
     /// Where the thread's last system call instruction may be.
@@ -160,6 +181,7 @@ mod arm64 {
         let mut regs = regs.to_vec();
         regs[PC] = at;
         regs[NUMBER] = number;
+        regs[PSTATE] &= !BTYPE;
         regs[..6].copy_from_slice(&arguments);
         regs
     }
@@ -167,6 +189,17 @@ mod arm64 {
     /// What a finished call returned.
     pub(in crate::live) fn result(regs: &[u64]) -> i64 {
         regs.first().map_or(-1, |x0| x0.cast_signed())
+    }
+
+    /// The words of a set of [`VECTORS`] that are to be written back after a call; `None` if it holds nothing.
+    ///
+    /// It begins with `struct user_sve_header`: two lengths in bytes, of four bytes each (of all that follows and the header, now and at
+    /// most), then of two bytes each the length of a vector, its maximum, and flags, the lowest of which is `SVE_PT_REGS_SVE`: there is
+    /// more than the lowest bits. The kernel does not say how much it has written.
+    pub(in crate::live) fn vectors(set: &[u64]) -> Option<&[u64]> {
+        const REGS_SVE: u64 = 1 << 32;
+        let [lengths, flags, ..] = *set else { return None };
+        set.get(..usize::try_from(lengths & 0xffff_ffff).ok()?.div_ceil(8)).filter(|_| flags & REGS_SVE != 0)
     }
 }
 
@@ -201,12 +234,30 @@ mod tests {
         assert_eq!(rank(&regs(0x1000, 98, 0)), Some(0), "futex");
         assert_eq!(rank(&regs(0x1000, 98, 8)), Some(2), "futex with an end");
         assert_eq!(rank(&regs(0x1000, 115, 0)), Some(2), "clock_nanosleep");
-        assert_eq!(rank(&regs(0x1004, 22, 0)), Some(1), "epoll_pwait, which returned EINTR");
+        assert_eq!(rank(&regs(0x1000, 63, 0)), Some(1), "read, which a signal may end");
+        assert_eq!(rank(&regs(0x1000, 133, 0)), Some(2), "rt_sigsuspend, which every signal ends");
+        assert_eq!(rank(&regs(0x1004, 22, 0)), Some(0), "epoll_pwait, which returned EINTR");
         assert_eq!(rank(&regs(0x2000, 0, 0)), Some(OUTSIDE));
         assert_eq!(arm64::rank(&[0; 18], &|_| true), None, "32-bit registers");
         assert!(!arm64::may_call_at(&regs(0x1000, 98, 0), 0x1000) && arm64::may_call_at(&regs(0x1000, 98, 0), 0x2000));
         let called = arm64::call(&[9; 34], 0x1000, 220, [1, 2, 3, 4, 5, 6]);
         assert_eq!((&called[..9], called[31], called[32]), (&[1, 2, 3, 4, 5, 6, 9, 9, 220][..], 9, 0x1000));
+        let branched = [0x6000_0c00; 34];
+        assert_eq!(
+            arm64::call(&branched, 0x1000, 220, [0; 6])[33],
+            0x6000_0000,
+            "no landing pad is expected at the call"
+        );
+    }
+
+    #[test]
+    fn vectors_are_kept_where_there_are_any_on_arm64() {
+        // The header of vectors of 32 bytes: 40 bytes in all, of 48 that were asked for.
+        let set = |flags: u64| [40 | 8768 << 32, 32 | 256 << 16 | flags << 32, 1, 2, 3, 0];
+        assert_eq!(arm64::vectors(&set(1)), Some(&set(1)[..5]));
+        assert_eq!(arm64::vectors(&set(0)), None, "the lowest bits only");
+        assert_eq!(arm64::vectors(&set(1)[..4]), None, "cut off");
+        assert_eq!((arm64::vectors(&[]), amd64::vectors(&set(1))), (None, None));
     }
 
     #[test]

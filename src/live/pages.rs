@@ -77,7 +77,7 @@ mod tests {
     fn tells_what_was_touched_and_what_is_the_files() {
         let pages = Pages::open(std::process::id()).expect("pagemap");
         let size = pages.size as usize;
-        let mut memory = vec![0u8; 64 << 20];
+        let mut memory = vec![0u8; 10_001 * size];
         let first = memory.as_ptr() as usize;
         let first = first.next_multiple_of(size) - first;
         memory[first + 3 * size] = 1;

@@ -102,8 +102,13 @@ pub(super) fn event_message(tid: i32) -> Result<u64, Errno> {
 
 /// A register set ([`GENERAL`], [`FLOATING`]) in words of eight bytes, as a core's notes have it.
 pub(super) fn registers(tid: i32, set: i32) -> Result<Vec<u64>, Errno> {
-    // No set that is asked for is larger: the legacy area of amd64 has 512 bytes, that of arm64 528.
-    let mut words = vec![0u64; 128];
+    // None of these is larger: the legacy area of amd64 has 512 bytes, that of arm64 528.
+    long_registers(tid, set, 128)
+}
+
+/// The same of a set that may be longer, up to `words`. What lies behind the set's own length is zeros.
+pub(super) fn long_registers(tid: i32, set: i32, words: usize) -> Result<Vec<u64>, Errno> {
+    let mut words = vec![0u64; words];
     let mut iov = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: words.len() * 8 };
     // SAFETY: `iov` describes `words`, which outlives the call; the kernel writes at most `iov_len` bytes and says how many.
     let done = unsafe {
@@ -119,7 +124,7 @@ pub(super) fn registers(tid: i32, set: i32) -> Result<Vec<u64>, Errno> {
     Ok(words)
 }
 
-/// Writes a register set that [`registers`] returned.
+/// Writes a register set that [`registers`] or [`long_registers`] returned.
 pub(super) fn set_registers(tid: i32, set: i32, words: &[u64]) -> Result<(), Errno> {
     let mut iov = libc::iovec { iov_base: words.as_ptr().cast_mut().cast(), iov_len: words.len() * 8 };
     // SAFETY: `iov` describes `words`, from which PTRACE_SETREGSET only reads.

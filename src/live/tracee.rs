@@ -37,6 +37,9 @@ const MAX_ROUNDS: usize = 1000;
 /// Stops on the way through one system call that are not the call itself.
 const MAX_STOPS: usize = 1000;
 
+/// Words of the longest set of vector registers: 32 of 256 bytes on arm64, and less than a tenth of that for what belongs to them.
+const MAX_VECTORS: usize = 2048;
+
 /// Of `struct rseq`: the field that is set in a restartable sequence, and for a while behind it.
 const RSEQ_CS: u64 = 8;
 
@@ -247,6 +250,7 @@ impl Tracee {
             Error::new(format!("process {}: thread {tid} could not make a system call for us: {e}", self.pid))
         };
         let mask = ptrace::blocked_signals(tid).map_err(failed)?;
+        let vectors = vectors(tid);
         let mut stop_again = false;
         let called = (|| {
             ptrace::set_blocked_signals(tid, u64::MAX)?;
@@ -255,6 +259,10 @@ impl Tracee {
         })();
         // Whatever happened, the thread gets back what it had.
         let restored = restore(tid, &saved, mask, &mut stop_again);
+        let restored = vectors.iter().fold(restored, |done, (set, words)| {
+            let written = ptrace::set_registers(tid, *set, words);
+            done.and(written)
+        });
         let _ = ptrace::set_options(tid, options & ptrace::SUSPEND_SECCOMP);
         self.stop_again |= stop_again;
         let result = called.map_err(failed)?;
@@ -384,6 +392,16 @@ fn restore(tid: i32, saved: &[u64], mask: u64, stop_again: &mut bool) -> Result<
     Err(Errno::EAGAIN)
 }
 
+/// Register sets with more than a system call keeps: of a thread that was stopped outside of one.
+fn vectors(tid: i32) -> Vec<(i32, Vec<u64>)> {
+    let of_set = |set: &i32| {
+        // A machine without them has no such set.
+        let words = ptrace::long_registers(tid, *set, MAX_VECTORS).ok()?;
+        Some((*set, machine::vectors(&words)?.to_vec()))
+    };
+    machine::VECTORS.iter().filter_map(of_set).collect()
+}
+
 /// Waits for the next stop of a thread that runs for us.
 fn next_stop(tid: i32) -> Result<Stop, Errno> {
     let start = Instant::now();
@@ -423,3 +441,6 @@ fn cannot_seize(pid: u32, tid: u32, e: Errno) -> Error {
         e => Error::new(format!("process {pid}: cannot trace thread {tid}")).cause(e),
     }
 }
+
+#[cfg(test)]
+mod tests;

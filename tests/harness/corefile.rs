@@ -1,7 +1,7 @@
 //! Cores with their truth: runs a program to its `WAIT`, lets gdb take the core, releases it and keeps the core only if
 //! nothing was allocated meanwhile.
 
-use super::program::{Program, Recipe};
+use super::program::{Program, Recipe, build_only};
 use super::{Outcome, Skip, sparse};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -100,6 +100,9 @@ impl Run {
 
     /// Starts `command` and collects its lines.
     pub fn spawn(command: &mut Command) -> Outcome<Self> {
+        if build_only() {
+            return Err(Skip(format!("not run: {command:?}")));
+        }
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

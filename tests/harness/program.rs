@@ -142,10 +142,20 @@ impl Mode {
 /// The C compiler for arm64 (Debian's package `gcc-aarch64-linux-gnu`).
 pub const CROSS_COMPILER: &str = "aarch64-linux-gnu-gcc";
 
+/// Whether programs are only built, by cross compilers, for a machine that has none: `GOREF_BUILD_ONLY=arm64` (see `tests/arm64/run`).
+pub fn build_only() -> bool {
+    std::env::var("GOREF_BUILD_ONLY").is_ok_and(|machine| machine == "arm64")
+}
+
+/// Whether programs that are for "this" machine are for arm64.
+fn for_arm64() -> bool {
+    cfg!(target_arch = "aarch64") || build_only()
+}
+
 /// The machine that a program is for.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Machine {
-    /// This one, amd64.
+    /// This one.
     Host,
     /// linux/arm64: cross-compiled, run by `qemu-aarch64`.
     Arm64,
@@ -206,7 +216,7 @@ impl Program {
             hash_sources(&root().join(folder), &mut hash);
         }
         let name = format!("{}-{}-{}-{:016x}", source.replace('/', "-"), toolchain.version, recipe.name(), hash.0);
-        let dir = cache("programs").join(name);
+        let dir = cache(if for_arm64() { "programs-arm64" } else { "programs" }).join(name);
         let exe = dir.join("exe");
         // Tests run side by side and some want the same program: the second one finds it built.
         let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -239,14 +249,14 @@ impl Program {
                 if !recipe.experiment.is_empty() {
                     go.env("GOEXPERIMENT", recipe.experiment);
                 }
-                if recipe.machine == Machine::Arm64 {
+                if recipe.machine == Machine::Arm64 || for_arm64() {
                     go.env("GOARCH", "arm64").env("CC", CROSS_COMPILER);
                 }
                 run(go.arg("-o").arg(to).arg(package));
             };
             // The header that cgo writes for C lies beside the library.
             let host = || {
-                let mut gcc = Command::new("gcc");
+                let mut gcc = Command::new(if for_arm64() { CROSS_COMPILER } else { "gcc" });
                 gcc.arg("-I").arg(&dir).arg("-o").arg(&partial).arg("host/host.c");
                 gcc
             };

@@ -16,8 +16,8 @@ use crate::incident::Incidents;
 use crate::model::layout::RuntimeLayout;
 use rayon::prelude::*;
 
-/// Entries of `allspans` per unit of work: 16384 * 160 bytes of `mspan` are a few megabytes.
-const SPANS_PER_UNIT: u64 = 16 << 10;
+/// Entries of `allspans` per unit of work: 4096 * 160 bytes of `mspan` stay in a cache.
+const SPANS_PER_UNIT: u64 = 4 << 10;
 
 /// `_GCoff`: no collection is marking.
 const GC_OFF: u32 = 0;
@@ -157,8 +157,10 @@ fn read_unit(image: &dyn Image, layout: &RuntimeLayout, sweepgen: u32, array: u6
         let pointers = bytes.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("8 bytes")));
         records.extend(pointers.map(|p| AddrRange { start: Addr(p), len: layout.mspan.size }));
     }
+    // A reused mspan lies anywhere among the others; neighbours are read together.
+    records.sort_unstable_by_key(|record| record.start);
     let mut scratch = Scratch::default();
-    let loaded = image.load(&records, &mut scratch);
+    let loaded = image.load_once(&records, &mut scratch);
     let mut ends = Vec::new();
     for (i, record) in records.iter().enumerate() {
         let bytes = loaded.get(i);
