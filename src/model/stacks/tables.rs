@@ -109,7 +109,8 @@ fn role_of(name: &str) -> Role {
         "runtime.cgocallback" => Role::CgoCallback,
         "runtime.sigtramp" | "runtime.cgoSigtramp" => Role::SigTramp,
         "runtime.sigreturn" | "runtime.sigreturn__sigaction" => Role::SigReturn,
-        // The second is a static function of assembly: those of packages have their path in front.
+        // Static functions of assembly: those of packages have their path in front.
+        "gosave_systemstack_switch" => Role::SavesCaller,
         "runtime.gogo" | "gogo" => Role::Gogo,
         _ => Role::Normal,
     }
