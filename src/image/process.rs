@@ -109,20 +109,8 @@ impl<'img> Process<'img> {
             identity::check(&executable, &image, &notes, load_bias, what, &mut incidents)?;
         }
         let CoreNotes { threads, files, auxv, .. } = notes;
-        let program = Library { executable, load_bias };
-        let (Library { executable, load_bias }, linked_program) = with_runtime(program, &mut libraries)?;
-        Ok(Self {
-            architecture,
-            image,
-            threads,
-            files,
-            auxv,
-            executable,
-            libraries,
-            linked_program,
-            load_bias,
-            incidents,
-        })
+        let loaded = Loaded::of(Library { executable, load_bias }, libraries, auxv)?;
+        Ok(Self { architecture, incidents, ..Self::assemble(loaded, image, threads, files) })
     }
 }
 
@@ -151,7 +139,7 @@ fn with_runtime<'img>(
     Ok((runtime, Some(at)))
 }
 
-/// What a live process has loaded: as the fields of [`Process`] with the same names, known before it is stopped.
+/// What a process has loaded: as the fields of [`Process`] with the same names. Of a live one it is known before that is stopped.
 #[derive(Debug)]
 pub struct Loaded<'img> {
     /// The file with the Go runtime.
@@ -184,15 +172,19 @@ impl<'img> Loaded<'img> {
         let mut notes = CoreNotes::new(executable.architecture());
         (notes.files, notes.auxv) = (files, auxv);
         let load_bias = identity::load_bias(&executable, &notes, what)?;
-        let mut libraries = opened.iter().filter_map(|(mapping, input)| libraries::load(mapping, input)).collect();
-        let program = Library { executable, load_bias };
+        let libraries = opened.iter().filter_map(|(mapping, input)| libraries::load(mapping, input)).collect();
+        Self::of(Library { executable, load_bias }, libraries, notes.auxv)
+    }
+
+    /// The same of what was found.
+    fn of(program: Library<'img>, mut libraries: Vec<Library<'img>>, auxv: Vec<(u64, u64)>) -> Result<Self> {
         let (Library { executable, load_bias }, linked_program) = with_runtime(program, &mut libraries)?;
-        Ok(Self { executable, libraries, linked_program, load_bias, auxv: notes.auxv })
+        Ok(Self { executable, libraries, linked_program, load_bias, auxv })
     }
 }
 
 impl<'img, I> Process<'img, I> {
-    /// A process whose memory is not a core's.
+    /// The parts of a process, without incidents.
     ///
     /// * `image`, `threads`, `files` (sorted): as the fields.
     #[must_use]

@@ -29,6 +29,8 @@ pub enum Role {
     SigTramp,
     /// `runtime.sigreturn`, to which the former return: SP is at the kernel's signal frame.
     SigReturn,
+    /// `gosave_systemstack_switch`: called by functions that are about to leave the stack (`systemstack`, `asmcgocall`).
+    SavesCaller,
     /// `gogo`: takes SP from `g.sched` and jumps to the PC there, so that it has no caller on the stack it leads to.
     Gogo,
 }

@@ -99,6 +99,12 @@ impl Goroutine {
         })
     }
 
+    /// Whether `sched` is what the last system call left there (`reentersyscall` saves the same PC twice), and that has returned: no
+    /// switch of stacks has saved the goroutine since. Calls of sanitizers leave the stack so.
+    const fn sched_is_of_a_syscall(&self) -> bool {
+        self.syscallsp == 0 && self.syscallpc != 0 && self.sched_pc == self.syscallpc
+    }
+
     /// Whether it occupies a thread.
     #[must_use]
     pub const fn is_running(&self) -> bool {
@@ -240,7 +246,7 @@ impl<'a> Threads<'a> {
         if on_stack(vdso_sp) && codes.find(vdso_pc).is_some() {
             return Entry::saved(vdso_pc, vdso_sp, 0);
         }
-        if on_stack(g.sched_sp) {
+        if on_stack(g.sched_sp) && !g.sched_is_of_a_syscall() {
             return Entry::saved(g.sched_pc, g.sched_sp, g.sched_lr);
         }
         if on_stack(g.syscallsp) {
@@ -309,6 +315,15 @@ mod tests {
         assert_eq!((at.0, at.1, at.2, at.3), (1, 0x7010, 8, true));
         // R14 of amd64 is any register to assembly.
         assert_eq!(start_of(standing(&AMD64, 1, 0, &[(7, 0x7010), (14, G0)])).0, 1);
+    }
+
+    #[test]
+    fn what_a_system_call_left_in_sched_is_not_believed() {
+        let g = Goroutine { sched_pc: 2, syscallpc: 2, ..Goroutine::default() };
+        assert!(g.sched_is_of_a_syscall());
+        assert!(!Goroutine { sched_pc: 3, ..g.clone() }.sched_is_of_a_syscall(), "saved since");
+        assert!(!Goroutine { syscallsp: 0x7000, ..g }.sched_is_of_a_syscall(), "still in it");
+        assert!(!Goroutine::default().sched_is_of_a_syscall(), "none yet");
     }
 
     #[test]

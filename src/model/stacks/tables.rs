@@ -15,6 +15,8 @@ use std::sync::Arc;
 const ARGS_SIZE_UNKNOWN: i32 = i32::MIN;
 /// Longest `stackObjectRecord` that is believed.
 const MAX_OBJECT_RECORD: u64 = 64;
+/// Pointer words of all stack objects of one frame, which may share places: those of the largest stack are as many.
+const MAX_OBJECT_WORDS: u64 = 1 << 27;
 /// No frame is larger: the linker refuses functions with frames of 2 GiB, the compiler variables on the stack over 128 MiB.
 const MAX_FRAME: u64 = 1 << 31;
 
@@ -107,7 +109,8 @@ fn role_of(name: &str) -> Role {
         "runtime.cgocallback" => Role::CgoCallback,
         "runtime.sigtramp" | "runtime.cgoSigtramp" => Role::SigTramp,
         "runtime.sigreturn" | "runtime.sigreturn__sigaction" => Role::SigReturn,
-        // The second is a static function of assembly: those of packages have their path in front.
+        // Static functions of assembly: those of packages have their path in front.
+        "gosave_systemstack_switch" => Role::SavesCaller,
         "runtime.gogo" | "gogo" => Role::Gogo,
         _ => Role::Normal,
     }
@@ -179,6 +182,7 @@ fn stack_objects(
     // Each object has at least one byte, but a pointer word in practice: more records than words are damage.
     let n = n.min(frame_words);
     let mut objects = Vec::new();
+    let mut room = MAX_OBJECT_WORDS;
     for i in 0..n {
         let record = Addr(table).add(8 + i * layout.size);
         let field = |at: u64| image.read_u32(record.add(at));
@@ -198,6 +202,8 @@ fn stack_objects(
         if offset < code.sp || size > frame_words * 8 || nbit * 8 > size {
             continue;
         }
+        let Some(left) = room.checked_sub(nbit) else { break };
+        room = left;
         // Negative (up to Go 1.23): a GC program behind its length.
         let mask = match ptr_bytes < 0 {
             false => read_bits(image, gcdata, nbit as usize),

@@ -129,11 +129,9 @@ pub fn unwind(start: Start, stack: StackMemory<'_>, codes: &mut dyn FrameCodes, 
         } else {
             FrameMode::Exact
         };
-        let flag = if code.role == Role::CgoCallback || (innermost && start.is_syscall) {
-            code.flag & !FLAG_SP_WRITE
-        } else {
-            code.flag
-        };
+        // Who is about to leave the stack has not left it while that is saved.
+        let keeps_sp = code.role == Role::CgoCallback || callee == Role::SavesCaller;
+        let flag = if keeps_sp || (innermost && start.is_syscall) { code.flag & !FLAG_SP_WRITE } else { code.flag };
         let frameless = code.frameless;
         callee = code.role;
         frames.push(Frame { cfa, code: id, mode });
@@ -226,6 +224,16 @@ mod tests {
         use FrameMode::*;
         assert_eq!(frames.iter().map(|f| f.2).collect::<Vec<_>>(), [ConservativeAnyPc, Exact, Exact]);
         assert_eq!(end, End::SpWrite, "an outer function that writes SP ends it");
+    }
+
+    #[test]
+    fn a_function_that_is_about_to_write_sp() {
+        let mut codes = Codes::of(&AMD64);
+        codes.add(1, 0, 0, Role::SavesCaller).add(2, 8, FLAG_SP_WRITE, Role::Normal);
+        codes.add(3, 0, FLAG_TOP_FRAME, Role::Normal).add(4, 0, 0, Role::Normal);
+        assert_eq!(run((1, 0x1000), true, &[2, 0, 3, 0], &mut codes).1, End::Top);
+        assert_eq!(run((4, 0x1000), true, &[2, 0, 3, 0], &mut codes).1, End::SpWrite);
+        assert_eq!(run((1, 0x1000), true, &[4, 2, 0, 3], &mut codes).1, End::SpWrite, "only its caller");
     }
 
     #[test]
