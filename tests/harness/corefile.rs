@@ -126,6 +126,8 @@ impl Run {
         loop {
             match self.lines.recv_timeout(Duration::from_secs(180)) {
                 Ok(line) if line.starts_with(word) => return line,
+                // What a program complains of belongs to the test's output.
+                Ok(line) if line.starts_with("FAULT") => eprintln!("{line}"),
                 Ok(_) => {}
                 Err(e) => {
                     let _ = self.child.kill();
