@@ -326,8 +326,7 @@ impl Image for LiveImage {
 mod tests {
     use super::*;
     use crate::live::proc;
-
-    const PAGE: u64 = 4096;
+    use nix::unistd::{SysconfVar, sysconf};
 
     fn image(budget: u64) -> LiveImage {
         let pid = std::process::id();
@@ -392,20 +391,21 @@ mod tests {
     /// A page in the middle of a mapping that cannot be read: behind the end of its file.
     #[test]
     fn a_hole_costs_only_its_own_ranges() {
+        let page = sysconf(SysconfVar::PAGE_SIZE).expect("sysconf").expect("a size") as u64;
         let file = tempfile::tempfile().expect("a file");
-        file.set_len(3 * PAGE).expect("length");
+        file.set_len(3 * page).expect("length");
         let map = crate::image::FileMap::new(&file, "test").expect("map");
         let base = map.as_ptr() as u64;
-        file.set_len(PAGE).expect("length");
+        file.set_len(page).expect("length");
         let ranges: Vec<AddrRange> =
-            [0, 64, PAGE - 8, PAGE, 2 * PAGE, 128].map(|at| AddrRange { start: Addr(base + at), len: 8 }).to_vec();
+            [0, 64, page - 8, page, 2 * page, 128].map(|at| AddrRange { start: Addr(base + at), len: 8 }).to_vec();
         let image = image(u64::MAX);
         let mut scratch = Scratch::default();
         let unit = image.load(&ranges, &mut scratch);
         let found: Vec<bool> = (0..ranges.len()).map(|i| !unit.get(i).is_empty()).collect();
         assert_eq!(found, [true, true, true, false, false, true]);
         assert_eq!(image.read_u64(Addr(base)), Ok(0));
-        assert!(image.read_u64(Addr(base + PAGE)).is_err());
+        assert!(image.read_u64(Addr(base + page)).is_err());
     }
 
     #[test]
