@@ -3,10 +3,11 @@
 
     perf/pause.py GOREF_FAST BUSY [MIB ...]
 
-BUSY is testdata/busy, built. Each way to stop is tried five times (three times from 2000 MiB on) on an idle heap of each size, and gcore once;
-printed are the median and the largest gap, what the tool itself says, the gap of as long a time without it, a plain fork() of a
-process with as much memory and nothing else to do, and how long the analysis took (the median of all phases but the stops), beside that of a core of the same heap. The default is 100 1000 4000: give it twice the
-largest in memory and in the temporary folder (TMPDIR), and about five minutes.
+BUSY is testdata/busy, built. On an idle heap of each size, in turns, so that all see the same machine: nothing, a plain fork() in a
+process with as much memory and nothing else to do, each way to stop, and an analysis of a core of the process (of gcore, which stops it once).
+Printed are medians and largest gaps, what the tool itself says, how long the analysis took (all phases but the stops; the model is read while `copy`
+and `whole` hold the process), and medians of two ratios within a turn: the stop of a snapshot by the plain fork, and the analysis by that
+of the core. The default is 100 1000 4000: give it three times the largest in memory, once in the temporary folder (TMPDIR), and ten minutes.
 """
 
 import json
@@ -51,20 +52,34 @@ memory = mmap.mmap(-1, int(sys.argv[1]) << 20, flags=mmap.MAP_PRIVATE | mmap.MAP
 memory.madvise(mmap.MADV_NOHUGEPAGE)
 for at in range(0, len(memory), 4096):
     memory[at] = 1
-for _ in range(int(sys.argv[2])):
+print("READY", flush=True)
+for _ in sys.stdin:
     start = time.monotonic()
     child = os.fork()
     if child == 0:
         os._exit(0)
-    print(1000 * (time.monotonic() - start))
+    print(1000 * (time.monotonic() - start), flush=True)
     os.waitpid(child, 0)
 """
 
 
-def plain_forks(mib, rounds):
-    """Milliseconds each: what the kernel itself needs."""
-    command = [sys.executable, "-c", PLAIN_FORK, str(int(mib)), str(rounds)]
-    return [float(ms) for ms in subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()]
+class Plain:
+    """What the kernel itself needs to copy page tables."""
+
+    def __init__(self, mib):
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-c", PLAIN_FORK, str(int(mib))]
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        assert self.process.stdout.readline() == "READY\n"
+
+    def fork(self):
+        """Milliseconds."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def end(self):
+        self.process.communicate()
 
 
 def analysis(stats):
@@ -91,41 +106,62 @@ def gcore(pid, folder):
     return core
 
 
+PAUSES = ["fork", "copy", "whole"]
+
+
+def turn(tool, exe, busy, plain, core, folder):
+    """Gaps, stops and seconds of analysis, by the way to stop."""
+    busy.gap()
+    time.sleep(1)
+    gaps, stops, took = {"nothing": busy.gap(), "a plain fork": plain.fork()}, {}, {}
+    for pause in PAUSES:
+        # What the last one freed may still be on its way.
+        time.sleep(1)
+        busy.gap()
+        stops[pause], took[pause] = attach(tool, busy.process.pid, pause, folder)
+        gaps[pause] = busy.gap()
+    took["core"] = analysis(run([tool, "core", exe, core], folder))
+    return gaps, stops, took
+
+
 def main():
     tool, exe = sys.argv[1:3]
     sizes = [int(a) for a in sys.argv[3:]] or [100, 1000, 4000]
-    print("| heap | how | gap seen inside, median (largest) ms | stops as reported, median ms | analysis, median s |")
-    print("|---|---|---|---|---|")
+    print("| heap | how | gap seen inside, median (largest) ms | stops as reported, median (largest first) ms | by a plain fork "
+          "| analysis, median s | by the core's |")
+    print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for mib in sizes:
-            rounds = 5 if mib < 2000 else 3
             busy = Busy(exe, mib)
             size = f"{busy.resident():.0f} MiB"
-            gaps = []
-            for _ in range(rounds):
-                time.sleep(1)
-                gaps.append(busy.gap())
-            print(f"| {size} | nothing | {statistics.median(gaps):.1f} ({max(gaps):.1f}) | | |", flush=True)
-            forks = plain_forks(busy.resident(), rounds)
-            print(f"| {size} | a plain fork of as much | {statistics.median(forks):.1f} ({max(forks):.1f}) | | |", flush=True)
-            for pause in ["fork", "copy", "whole"]:
-                gaps, said, took = [], [], []
-                for _ in range(rounds):
-                    busy.gap()
-                    stops, seconds = attach(tool, busy.process.pid, pause, folder)
-                    gaps.append(busy.gap())
-                    said.append(stops)
-                    took.append(seconds)
-                stops = " + ".join(f"{statistics.median(stop):.1f}" for stop in zip(*said))
-                gap = f"{statistics.median(gaps):.1f} ({max(gaps):.1f})"
-                print(f"| {size} | {pause} | {gap} | {stops} | {statistics.median(took):.2f} |", flush=True)
             busy.gap()
             core = gcore(busy.process.pid, folder)
-            gap = busy.gap()
+            by_gcore = busy.gap()
+            plain = Plain(busy.resident())
+            # The first fork marks each page as shared: neither's counts.
+            plain.fork()
+            attach(tool, busy.process.pid, "fork", folder)
+            turns = [turn(tool, exe, busy, plain, core, folder) for _ in range(7)]
+            plain.end()
             busy.end()
-            took = [analysis(run([tool, "core", exe, core], folder)) for _ in range(rounds)]
             os.remove(core)
-            print(f"| {size} | gcore, once | {gap:.1f} | | {statistics.median(took):.2f} |", flush=True)
+
+            def median(select):
+                return statistics.median(select(*turn) for turn in turns)
+
+            for how in ["nothing", "a plain fork", *PAUSES]:
+                gap = f"{median(lambda g, s, t: g[how]):.1f} ({max(g[how] for g, _, _ in turns):.1f})"
+                stops = ratio = seconds = by_core = ""
+                if how in PAUSES:
+                    first = max(s[how][0] for _, s, _ in turns)
+                    last = "".join(f" + {median(lambda g, s, t: s[how][i]):.1f}" for i in range(1, len(turns[0][1][how])))
+                    stops = f"{median(lambda g, s, t: s[how][0]):.1f}{last} ({first:.1f})"
+                    seconds = f"{median(lambda g, s, t: t[how]):.2f}"
+                    by_core = f"{median(lambda g, s, t: t[how] / t['core']):.2f}"
+                if how == "fork":
+                    ratio = f"{median(lambda g, s, t: s[how][0] / g['a plain fork']):.2f}"
+                print(f"| {size} | {how} | {gap} | {stops} | {ratio} | {seconds} | {by_core} |", flush=True)
+            print(f"| {size} | gcore, once | {by_gcore:.1f} | | | {median(lambda g, s, t: t['core']):.2f} | |", flush=True)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,19 @@ pub struct Architecture {
     pub prstatus: SavedRegisters,
     /// Registers that a signal interrupted, from the CFA of the handler (`runtime.sigtramp`) on.
     pub signal_frame: SavedRegisters,
+    /// Bytes from there to `uc_stack` of the ucontext, whose `uc_link` is the word before.
+    pub signal_stack: u64,
+    /// Code of the C library's and the kernel's functions that handlers return to: the last instruction is the system call.
+    pub sigreturn: &'static [u8],
+    /// Bytes of that last instruction.
+    pub syscall_len: usize,
     /// DWARF number of the stack pointer.
     pub dwarf_sp: usize,
+    /// DWARF number of the register for closures (`REGCTXT`).
+    pub dwarf_ctxt: usize,
+    /// DWARF number of the register that holds `g` in all Go code, assembly included, and gets a new one before SP does; `None` where
+    /// only compiled code keeps it.
+    pub dwarf_g: Option<usize>,
     /// DWARF number of the link register, on machines whose calls leave the return address there (`usesLR`).
     pub dwarf_lr: Option<usize>,
     /// Bytes that a call pushes: the return address, or nothing.
@@ -83,7 +94,12 @@ pub static AMD64: Architecture = Architecture {
     prstatus: SavedRegisters { offset: 112, pc: 16, dwarf: &[10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0] },
     // The return address and then the ucontext; in it uc_flags, uc_link, uc_stack and r8..r15 rdi rsi rbp rbx rdx rax rcx rsp rip.
     signal_frame: SavedRegisters { offset: 40, pc: 16, dwarf: &[13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7] },
+    signal_stack: 16,
+    sigreturn: &[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05], // mov $15, %rax; syscall
+    syscall_len: 2,
     dwarf_sp: 7,
+    dwarf_ctxt: 1,
+    dwarf_g: None,
     dwarf_lr: None,
     call_pushes: 8,
     min_frame_size: 0,
@@ -102,7 +118,12 @@ pub static ARM64: Architecture = Architecture {
     // siginfo (128 bytes), and the ucontext: uc_flags, uc_link, uc_stack, uc_sigmask (128 bytes with its reserve), 8 bytes of
     // padding, fault_address, and the same registers.
     signal_frame: SavedRegisters { offset: 128 + 176 + 8, pc: 32, dwarf: &X0_TO_SP },
+    signal_stack: 128 + 16,
+    sigreturn: &[0x68, 0x11, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4], // mov x8, #139; svc #0
+    syscall_len: 4,
     dwarf_sp: 31,
+    dwarf_ctxt: 26,
+    dwarf_g: Some(28),
     dwarf_lr: Some(30),
     call_pushes: 0,
     min_frame_size: 8,

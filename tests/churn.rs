@@ -37,15 +37,9 @@ const STATED: [(u64, u64, u64, usize); 4] =
 /// `GOMAXPROCS` of the program.
 const PROCS: u64 = 4;
 
-/// Soft errors that a stop at any instruction explains, but not more of them than threads run Go code: a stack between two states. The last
-/// one is of a thread at the first instruction of `runtime.sigtramp`: on the signal's stack, with the goroutine still its own.
-const EXPLAINED: [&str; 5] = [
-    "stack.unknown_return_pc",
-    "stack.unknown_pc",
-    "stack.sp_write",
-    "stack.unknown_position",
-    "stack.frame_outside_stack",
-];
+/// Soft errors that a stop at any instruction explains, but not more of them than threads run Go code: a stack between two states.
+const EXPLAINED: [&str; 4] =
+    ["stack.unknown_return_pc", "stack.unknown_pc", "stack.sp_write", "stack.unknown_position"];
 
 /// How often a core is taken elsewhere because the collection was not where it should have been: that is luck where many collections
 /// pass by.
@@ -71,13 +65,16 @@ enum Moment {
 
 /// Where gdb stops the program, and what must be going on. The counts let the program come so far that all that it states is there.
 const STOPS: [(Stop, Moment); 7] = [
-    (Stop { function: "runtime.gcDrain", ignore: 40, returned: false }, Moment::Marking),
-    (Stop { function: "runtime.gcMark", ignore: 9, returned: false }, Moment::MarkTermination),
-    (Stop { function: "runtime.sweepone", ignore: 900, returned: false }, Moment::Sweeping),
-    (Stop { function: "runtime.(*sweepLocked).sweep", ignore: 900, returned: false }, Moment::InSpan),
-    (Stop { function: "runtime.(*mheap).alloc", ignore: 900, returned: true }, Moment::NewSpan),
-    (Stop { function: "runtime.(*mcache).refill", ignore: 900, returned: false }, Moment::Anything),
-    (Stop { function: "runtime.copystack", ignore: 40, returned: false }, Moment::Anything),
+    (Stop { function: "runtime.gcDrain", ignore: 40, ..Stop::ENTRY }, Moment::Marking),
+    (Stop { function: "runtime.gcMark", ignore: 9, ..Stop::ENTRY }, Moment::MarkTermination),
+    (Stop { function: "runtime.sweepone", ignore: 900, ..Stop::ENTRY }, Moment::Sweeping),
+    (Stop { function: "runtime.(*sweepLocked).sweep", ignore: 900, ..Stop::ENTRY }, Moment::InSpan),
+    (
+        Stop { function: "runtime.(*mheap).alloc", ignore: 900, then: &["delete", "finish"], ..Stop::ENTRY },
+        Moment::NewSpan,
+    ),
+    (Stop { function: "runtime.(*mcache).refill", ignore: 900, ..Stop::ENTRY }, Moment::Anything),
+    (Stop { function: "runtime.copystack", ignore: 40, ..Stop::ENTRY }, Moment::Anything),
 ];
 
 // For arm64: qemu stops all threads between two of the blocks that it translates.

@@ -7,6 +7,7 @@
 //! * [`shapes`]: generated heaps of `perf/gen`: totals of a million mixed objects, lists, self-referring types.
 //! * [`attach`]: running processes: the same bytes as from a core; a busy program that is attached to, and the attacher killed, many times.
 //! * [`crash`]: programs that die in several ways, dumped by the kernel or by gdb; every object that a crash makes is named.
+//! * [`signals`]: a goroutine that gdb stops at many instructions of a signal handler, and while the runtime switches stacks.
 //! * [`debug_files`]: debug information in files of its own, on servers; executables in a sysroot.
 //! * [`kinds`]: kernel cores of every filter, cut off by limits, of too many segments, compressed; odd executables.
 //! * [`lost_pages`]: cores that lack pages of the heap: closures that cannot be told apart, against the reference walkers.
@@ -53,5 +54,6 @@ mod releases;
 mod sample;
 mod several;
 mod shapes;
+mod signals;
 mod stdlib;
 mod stripped;

@@ -72,39 +72,72 @@ impl Window {
     /// * `read`: copies the bytes at an offset of the window; false if it cannot.
     #[cold]
     pub(crate) fn fill(&self, at: u64, len: u64, read: impl Fn(u64, &mut [u8]) -> bool) {
+        self.fill_those(&[ABSENT], at, len, read);
+    }
+
+    fn fill_those(&self, states: &[u8], at: u64, len: u64, read: impl Fn(u64, &mut [u8]) -> bool) {
         let Some((mut at, end)) = self.frames_of(at, len) else { return };
         while at < end {
             let from = at;
-            while at < end && self.claim(at) {
+            while at < end && states.iter().any(|state| self.claim(at, *state)) {
                 at += 1;
             }
             if from == at {
                 at += 1;
                 continue;
             }
-            // SAFETY: inside of the map. Nobody else has these bytes: they are no part of a place before their frames are PRESENT, and
-            // only who made a frame FILLING, which happens once, gets here with it.
+            // SAFETY: inside of the map. Nobody else has these bytes: they are no part of a place before their frames are PRESENT, which
+            // they stay, and only who made a frame FILLING gets here with it.
             let bytes =
                 unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(from * FRAME), (at - from) * FRAME) };
-            let done = read((from * FRAME) as u64, bytes);
-            for frame in &self.frames[from..at] {
-                frame.store(if done { PRESENT } else { BROKEN }, Ordering::Release);
+            let mut filling = Filling { frames: &self.frames[from..at], becomes: BROKEN };
+            if read((from * FRAME) as u64, bytes) {
+                filling.becomes = PRESENT;
             }
         }
     }
 
-    /// Whether the frame is now the caller's to fill.
-    fn claim(&self, frame: usize) -> bool {
+    /// As [`Window::fill`], tries again what could not be copied before, and waits for what others are just copying.
+    #[cold]
+    pub(crate) fn fill_all(&self, at: u64, len: u64, read: impl Fn(u64, &mut [u8]) -> bool) {
+        self.fill_those(&[ABSENT, BROKEN], at, len, read);
+        let Some((first, end)) = self.frames_of(at, len) else { return };
+        for frame in &self.frames[first..end] {
+            while frame.load(Ordering::Acquire) == FILLING {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// From now on it may take all that it needs.
+    pub(crate) fn lift_budget(&self) {
+        self.budget.store(i64::MAX, Ordering::Relaxed);
+    }
+
+    /// Whether the frame, if it is in that state, is now the caller's to fill.
+    fn claim(&self, frame: usize, state: u8) -> bool {
         let frame = &self.frames[frame];
-        if frame.load(Ordering::Relaxed) != ABSENT || self.budget.load(Ordering::Relaxed) < FRAME as i64 {
+        if frame.load(Ordering::Relaxed) != state || self.budget.load(Ordering::Relaxed) < FRAME as i64 {
             return false;
         }
-        let claimed = frame.compare_exchange(ABSENT, FILLING, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let claimed = frame.compare_exchange(state, FILLING, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if claimed {
             // Those who take the last of it at once take a frame each too much, not more.
             self.budget.fetch_sub(FRAME as i64, Ordering::Relaxed);
         }
         claimed
+    }
+}
+
+/// Frames that somebody fills. However that ends, nobody waits for them for ever.
+struct Filling<'w> {
+    frames: &'w [AtomicU8],
+    becomes: u8,
+}
+
+impl Drop for Filling<'_> {
+    fn drop(&mut self) {
+        self.frames.iter().for_each(|frame| frame.store(self.becomes, Ordering::Release));
     }
 }
 
@@ -183,6 +216,27 @@ mod tests {
         assert!(!has(&window, frame(3), 8), "asked once");
         window.fill(frame(7), frame(3), copy);
         assert!(has(&window, frame(7), frame(2)) && !has(&window, frame(9), 1));
+        window.lift_budget();
+        window.fill_all(0, FRAMES * FRAME64, copy);
+        assert!(has(&window, 0, FRAMES * FRAME64), "also what was broken");
+    }
+
+    #[test]
+    fn who_waits_for_others_gets_all() {
+        let window = window(u64::MAX);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for i in 0..FRAMES - 8 {
+                        window.fill_all(i * FRAME64, 8 * FRAME64, |at, bytes| {
+                            std::thread::yield_now();
+                            copy(at, bytes)
+                        });
+                        assert!(has(&window, i * FRAME64, 8 * FRAME64), "{i}");
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -106,6 +106,38 @@ pub(super) fn window_budget() -> u64 {
     (available(std::process::id()).unwrap_or(0) / WINDOW_PART).max(LEAST_WINDOW)
 }
 
+/// The longest reservation that leaves others, and us, room: bytes of address space. Only limits that count what is reserved as if it were
+/// used make it shorter: those of our own process, and a machine that promises no more than it has.
+pub(super) fn window_length() -> u64 {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let (limits, status) = (read("/proc/self/limits"), read("/proc/self/status"));
+    let strict = read("/proc/sys/vm/overcommit_memory").trim() == "2";
+    let meminfo = if strict { read("/proc/meminfo") } else { String::new() };
+    reservable(&limits, &status, &meminfo) / WINDOW_PART
+}
+
+/// Bytes that may still be reserved.
+///
+/// * `limits`, `status`: of `/proc/PID`.
+/// * `meminfo`: empty unless the machine keeps its promises (`vm.overcommit_memory` 2).
+fn reservable(limits: &str, status: &str, meminfo: &str) -> u64 {
+    let kib = |text: &str, key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).map(|kib| kib.saturating_mul(1024))
+    };
+    // "unlimited" is no number.
+    let limit = |name: &str| -> Option<u64> {
+        limits.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+    };
+    let rooms = [
+        (limit("Max address space"), kib(status, "VmSize:")),
+        (limit("Max data size"), kib(status, "VmData:")),
+        (kib(meminfo, "CommitLimit:"), kib(meminfo, "Committed_AS:")),
+    ];
+    let left = rooms.into_iter().filter_map(|(most, used)| Some(most?.saturating_sub(used.unwrap_or(0))));
+    left.min().unwrap_or(u64::MAX)
+}
+
 /// What the machine, and the cgroups of `pid`, still have.
 fn available(pid: u32) -> Option<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
@@ -175,6 +207,25 @@ mod tests {
         };
         assert!(check(1 << 30, Pause::Fork, 30) && !check(4 << 30, Pause::Fork, 30));
         assert!(check(4 << 30, Pause::Whole, 30));
+    }
+
+    #[test]
+    fn limits_of_ours_shorten_reservations() {
+        let status = "Name:\tgoref-fast\nVmSize:\t  1000 kB\nVmData:\t   100 kB\n";
+        let limits = |space: &str, data: &str| {
+            format!(
+                "Limit  Soft Limit  Hard Limit  Units\nMax data size  {data}  unlimited  bytes\nMax address space  {space}  unlimited  bytes\n"
+            )
+        };
+        let none = limits("unlimited", "unlimited");
+        assert_eq!(reservable(&none, status, ""), u64::MAX);
+        assert_eq!(reservable(&limits("2048000", "unlimited"), status, ""), 1_024_000);
+        assert_eq!(reservable(&limits("2048000", "204800"), status, ""), 102_400);
+        assert_eq!(reservable(&limits("5", "unlimited"), status, ""), 0, "over it already");
+        let meminfo = "MemTotal: 9 kB\nCommitLimit:      900 kB\nCommitted_AS:     400 kB\n";
+        assert_eq!(reservable(&none, status, meminfo), 500 << 10);
+        let own = fs::read_to_string("/proc/self/limits").expect("limits");
+        assert!(own.contains("Max address space") && own.contains("Max data size"), "{own}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use nix::sys::signal::SigSet;
 
 use super::proc::{self, Status};
 use super::ptrace;
-use super::snapshot::Snapshot;
+use super::snapshot::{self, Snapshot};
 use super::tracee::{Thread, Tracee};
 use crate::error::{Context, Error, Result};
 
@@ -94,7 +94,8 @@ fn one_line(text: &str) -> String {
 fn guard(order: &Order) -> Result<(), (&'static str, Error)> {
     let error = |e: Error| ("error", e);
     let options = if order.fork && order.filtered { ptrace::SUSPEND_SECCOMP } else { 0 };
-    let left = if order.fork { proc::silent_zombies(order.pid) } else { Vec::new() };
+    // What a killed run of this program left, and nobody else's.
+    let left = if order.fork { proc::zombies(order.pid, snapshot::EXIT_SIGNAL) } else { Vec::new() };
     let deadline = order.max_pause.map(|max| Instant::now() + max);
     let stopped = Tracee::stop(order.pid, options, deadline);
     let mut tracee = stopped.map_err(|e| if options == 0 { error(e) } else { ("refused", filtered(order.pid)) })?;

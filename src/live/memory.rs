@@ -1,16 +1,23 @@
 //! [`LiveImage`]: the memory of a process that stands still.
 //!
 //! A call into the kernel costs as much as copying a few kilobytes, so what is asked for in small ranges is copied once, with all that lies
-//! around it, into a [`Window`], and lent out from there like the bytes of a core. It never gets stale: the process does not run. If that is
-//! to go on, what it may write is copied before ([`Copied`]). Large ranges, and all when the window has taken its part of the machine's
-//! memory, are copied for one unit of work: [`Image::load`] lays them out in one buffer and joins those that are near.
+//! around it, into a [`Window`], and lent out from there like the bytes of a core. It never gets stale: the process does not run. Large
+//! ranges, and all when the window has taken its part of the machine's memory, are copied for one unit of work: [`Image::load`] lays them out
+//! in one buffer and joins those that are near.
+//!
+//! If the process is to go on, what it may write is copied into the window before ([`LiveImage::copy`]), and what is asked for later comes
+//! there too, from where it is then ([`Uncopied`]).
 
 use std::sync::OnceLock;
 
-use super::copied::{Copied, Found};
+use rayon::prelude::*;
+
+use super::pages::Pages;
 use super::proc::Mapping;
 use super::reader::Reader;
+use super::uncopied::Uncopied;
 use crate::address::{Addr, AddrRange};
+use crate::error::{Error, Result};
 use crate::image::window::{FRAME, Window};
 use crate::image::{Base, Image, MAX_RANGE, MAX_SPILL, Missing, Place, ReadError, Scratch, UnitBytes};
 
@@ -34,8 +41,8 @@ pub struct LiveImage {
     /// What can be read, sorted, neighbours joined.
     parts: Vec<Part>,
     window: Option<Window>,
-    /// Set once the process goes on: from then on only what it cannot write is read from it.
-    copied: OnceLock<Copied>,
+    /// Set once the process may go on: what it can write is in the window then.
+    uncopied: OnceLock<Uncopied>,
     mappings: Vec<Mapping>,
     missing: Missing,
 }
@@ -53,6 +60,13 @@ impl Part {
         self.range.start <= range.start
             && range.len <= self.range.len
             && range.start.0 - self.range.start.0 <= self.range.len - range.len
+    }
+
+    /// Of frames that begin at `offset` of a window, in which the part begins at `at`, the bytes that belong to it, and their address: those
+    /// at its ends reach beyond it.
+    fn within<T>(&self, at: u64, offset: u64, bytes: &mut [u8], then: impl FnOnce(u64, &mut [u8]) -> T) -> T {
+        let (start, end) = (offset.max(at), (offset + bytes.len() as u64).min(at + self.range.len));
+        then(self.range.start.0 + (start - at), &mut bytes[(start - offset) as usize..(end - offset) as usize])
     }
 }
 
@@ -80,19 +94,46 @@ fn parts(mappings: &[Mapping]) -> (Vec<Part>, u64) {
 impl LiveImage {
     /// * `mappings`: of the process; it must stand still as long as this is used.
     /// * `budget`: bytes that may be kept of it.
-    pub(super) fn new(reader: Reader, mappings: &[Mapping], budget: u64) -> Self {
+    /// * `longest`: bytes of address space that may be reserved for that; what would take more is not kept.
+    pub(super) fn new(reader: Reader, mappings: &[Mapping], budget: u64, longest: u64) -> Self {
         let (parts, len) = parts(mappings);
-        let window = Window::reserve(len, budget);
-        let copied = OnceLock::new();
-        Self { reader, parts, window, copied, mappings: mappings.to_vec(), missing: Missing::default() }
+        let window = if len <= longest { Window::reserve(len, budget) } else { None };
+        let uncopied = OnceLock::new();
+        Self { reader, parts, window, uncopied, mappings: mappings.to_vec(), missing: Missing::default() }
     }
 
     /// Copies all that the process may write, so that it may go on.
     ///
     /// * `unneeded`: ranges that will not be read any more, or in which only what never changes will be, sorted. They are read from
     ///   the process.
-    pub fn copy(&self, unneeded: &[AddrRange]) {
-        self.copied.get_or_init(|| Copied::take(&self.reader, &self.mappings, unneeded));
+    ///
+    /// # Errors
+    /// There is no address space for a copy.
+    pub fn copy(&self, unneeded: &[AddrRange]) -> Result<()> {
+        let Some(window) = &self.window else {
+            let bytes: u64 = self.parts.iter().map(|part| part.range.len).sum();
+            return Err(Error::new(format!(
+                "process {}: cannot reserve {bytes} bytes of address space to copy its memory",
+                self.reader.pid()
+            ))
+            .remedy("raise the limit of goref-fast (ulimit -v, ulimit -d), or use --pause whole"));
+        };
+        let pages = Pages::open(self.reader.pid());
+        let (uncopied, pieces) = Uncopied::new(self.reader.pid(), &self.mappings, pages.as_ref(), unneeded);
+        window.lift_budget();
+        pieces.into_par_iter().flat_map_iter(|piece| uncopied.to_copy(piece, pages.as_ref())).for_each(|range| {
+            if let Some((part, at)) = self.part(range).and_then(|part| Some((part, part.at?))) {
+                window.fill_all(at + (range.start.0 - part.range.start.0), range.len, |offset, bytes| {
+                    part.within(at, offset, bytes, |addr, bytes| {
+                        self.reader.what_can_be(addr, bytes);
+                        true
+                    })
+                });
+            }
+        });
+        // The first one stays: there is no second.
+        let _ = self.uncopied.set(uncopied);
+        Ok(())
     }
 
     /// The part that holds all of `range`.
@@ -123,10 +164,7 @@ impl LiveImage {
             end = end.max(next.end().0);
         }
         window.fill(from, end - range.start.0, |offset, bytes| {
-            // Frames at the ends of the part reach beyond it.
-            let (start, end) = (offset.max(at), (offset + bytes.len() as u64).min(at + part.range.len));
-            let bytes = &mut bytes[(start - offset) as usize..(end - offset) as usize];
-            self.reader.exact(part.range.start.0 + (start - at), bytes)
+            part.within(at, offset, bytes, |addr, bytes| self.reader.exact(addr, bytes))
         });
         window.place(from, range.len)
     }
@@ -137,8 +175,11 @@ impl LiveImage {
     #[inline]
     fn load_and<'s>(&'s self, keep: bool, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
         scratch.begin(ranges.len());
-        if let Some(copied) = self.copied.get() {
-            return self.load_copied(copied, ranges, scratch);
+        let base = self.window.as_ref().map_or(Base::NONE, Base::window);
+        if let Some(uncopied) = self.uncopied.get() {
+            let place = |range: &AddrRange| self.in_copy(uncopied, *range).unwrap_or(Place::NOWHERE);
+            scratch.places.extend(ranges.iter().map(place));
+            return scratch.unit(base);
         }
         let mut pieces = Pieces::default();
         // The part of the last one: units come in address order.
@@ -157,26 +198,20 @@ impl LiveImage {
             scratch.places.push(place);
         }
         pieces.read(&self.reader, ranges, scratch);
-        scratch.unit(self.window.as_ref().map_or(Base::NONE, Base::window))
+        scratch.unit(base)
     }
 
-    /// Reads all ranges from the copy, or from memory that does not change.
-    fn load_copied<'s>(&'s self, copied: &Copied, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
-        for range in ranges {
-            let offset = scratch.spill.len();
-            let mut place = Place::NOWHERE;
-            if self.part(*range).is_some() && grow(&mut scratch.spill, range.len) {
-                let buf = &mut scratch.spill[offset..];
-                // What was left out holds nothing that changes, as far as it is asked for.
-                if copied.read(range.start.0, buf) == Found::All || self.reader.exact(range.start.0, buf) {
-                    place = Place::in_spill(offset, range.len);
-                } else {
-                    scratch.spill.truncate(offset);
-                }
-            }
-            scratch.places.push(place);
-        }
-        scratch.unit(Base::NONE)
+    /// A place of `range` in the window, now that the process goes on.
+    fn in_copy(&self, uncopied: &Uncopied, range: AddrRange) -> Option<Place> {
+        let part = self.part(range).filter(|_| range.len > 0 && range.len <= MAX_RANGE)?;
+        let (window, at) = (self.window.as_ref()?, part.at?);
+        let from = at + (range.start.0 - part.range.start.0);
+        window.place(from, range.len).or_else(|| {
+            window.fill_all(from, range.len, |offset, bytes| {
+                part.within(at, offset, bytes, |addr, bytes| uncopied.read(&self.reader, addr, bytes))
+            });
+            window.place(from, range.len)
+        })
     }
 }
 
@@ -265,21 +300,19 @@ impl Image for LiveImage {
 
     fn read(&self, addr: Addr, buf: &mut [u8]) -> Result<(), ReadError> {
         let range = AddrRange { start: addr, len: buf.len() as u64 };
-        let found = match self.copied.get() {
-            // What was left out holds nothing that changes, as far as it is asked for.
-            Some(copied) => {
-                copied.read(addr.0, buf) == Found::All || self.part(range).is_some() && self.reader.exact(addr.0, buf)
+        let kept = match self.uncopied.get() {
+            Some(uncopied) => self.in_copy(uncopied, range),
+            None => self.part(range).filter(|_| range.len > 0).and_then(|part| self.in_window(part, &[range], true)),
+        };
+        let found = match (kept, &self.window) {
+            (Some(place), Some(window)) => {
+                buf.copy_from_slice(Base::window(window).slice(place));
+                true
             }
-            None => self.part(range).is_some_and(|part| {
-                let kept = if range.len > 0 { self.in_window(part, &[range], true) } else { None };
-                match (kept, &self.window) {
-                    (Some(place), Some(window)) => {
-                        buf.copy_from_slice(Base::window(window).slice(place));
-                        true
-                    }
-                    _ => self.reader.exact(addr.0, buf),
-                }
-            }),
+            _ => {
+                let asked = buf.is_empty() || self.uncopied.get().is_none();
+                asked && self.part(range).is_some() && self.reader.exact(addr.0, buf)
+            }
         };
         if found { Ok(()) } else { Err(ReadError::Unmapped(addr)) }
     }
@@ -298,7 +331,7 @@ mod tests {
 
     fn image(budget: u64) -> LiveImage {
         let pid = std::process::id();
-        LiveImage::new(Reader::new(pid), &proc::mappings(pid).expect("maps"), budget)
+        LiveImage::new(Reader::new(pid), &proc::mappings(pid).expect("maps"), budget, u64::MAX)
     }
 
     /// Our own memory is as good as another's.
@@ -373,5 +406,47 @@ mod tests {
         assert_eq!(found, [true, true, true, false, false, true]);
         assert_eq!(image.read_u64(Addr(base)), Ok(0));
         assert!(image.read_u64(Addr(base + PAGE)).is_err());
+    }
+
+    #[test]
+    fn what_was_copied_stays_when_the_process_goes_on() {
+        let mut data: Vec<u8> = (0..5_000_000u32).map(|i| (i % 253) as u8 + 1).collect();
+        let base = data.as_ptr() as u64;
+        let frame = FRAME as u64;
+        let unneeded = AddrRange { start: Addr(base.next_multiple_of(frame) + frame), len: 3 * frame };
+        let mut untouched = vec![0u8; 4 << 20];
+        let image = image(0);
+        image.read_u64(Addr(base)).expect("mapped");
+        image.copy(&[unneeded]).expect("address space");
+        let before = data.clone();
+        data.fill(0);
+        untouched.fill(1);
+        let (first, second) = ((unneeded.start.0 - base) as usize, (unneeded.end().0 - base) as usize);
+        let mut buf = vec![0; data.len()];
+        image.read(Addr(base), &mut buf).expect("mapped");
+        assert_eq!((&buf[..first], &buf[second..]), (&before[..first], &before[second..]));
+        assert!(buf[first..second].iter().all(|b| *b == 0), "as it is now");
+        let ranges: Vec<AddrRange> = [(second as u64, 8), (second as u64 + 5, 2_000_000), (0, 0), (9, frame - 9)]
+            .map(|(at, len)| AddrRange { start: Addr(base + at), len })
+            .into_iter()
+            .chain([
+                AddrRange { start: Addr(8), len: 8 },
+                AddrRange { start: Addr(untouched.as_ptr() as u64), len: 4 << 20 },
+            ])
+            .collect();
+        for once in [false, true] {
+            let mut scratch = Scratch::default();
+            let unit = if once { image.load_once(&ranges, &mut scratch) } else { image.load(&ranges, &mut scratch) };
+            for (i, r) in ranges[..4].iter().enumerate() {
+                let from = (r.start.0 - base) as usize;
+                assert_eq!(unit.get(i), &before[from..from + r.len as usize]);
+                assert!(r.len == 0 || unit.place(i).is_borrowed());
+            }
+            assert!(unit.get(4).is_empty());
+            assert!(unit.get(5).len() == 4 << 20 && unit.get(5).iter().all(|b| *b == 0), "nobody had touched it");
+        }
+        let mut nothing = [];
+        assert_eq!(image.read(Addr(base), &mut nothing), Ok(()));
+        assert!(image.read_u64(Addr(8)).is_err());
     }
 }

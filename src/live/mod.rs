@@ -8,7 +8,6 @@
 //! What differs between machines is in `machine`; what is unsafe is in `ptrace`.
 
 mod choose;
-mod copied;
 mod core_file;
 pub mod guard;
 mod machine;
@@ -20,6 +19,7 @@ mod reader;
 mod snapshot;
 mod subject;
 mod tracee;
+mod uncopied;
 
 pub use choose::{Choice, Pause};
 pub use memory::LiveImage;
@@ -140,7 +140,7 @@ impl Frozen {
     /// Its memory.
     #[must_use]
     pub fn image(&self) -> LiveImage {
-        LiveImage::new(self.reader(), &self.mappings, choose::window_budget())
+        LiveImage::new(self.reader(), &self.mappings, choose::window_budget(), choose::window_length())
     }
 
     /// How it was made to stand still.

@@ -158,7 +158,7 @@ pub(super) struct Stat {
     pub(super) ppid: u32,
     /// When it started, in ticks since the boot: with the id, what tells it from all others.
     pub(super) start: u64,
-    /// The signal that the parent gets when it ends; 0 for none, which ordinary children never have.
+    /// The signal that the parent gets when it ends, as `clone` was given it: any number.
     pub(super) exit_signal: i32,
 }
 
@@ -180,11 +180,12 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
-/// Dead children of `pid` that no signal announced: what a killed run of this program leaves. Ids as we see them.
-pub(super) fn silent_zombies(pid: u32) -> Vec<u32> {
+/// Dead children of `pid` that were born with this exit signal. Ids as we see them.
+pub(super) fn zombies(pid: u32, exit_signal: u8) -> Vec<u32> {
     let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter(|&child| stat(child).is_some_and(|s| s.ppid == pid && s.exit_signal == 0 && s.state == 'Z')).collect()
+    let wanted = |s: Stat| s.ppid == pid && s.exit_signal == i32::from(exit_signal) && s.state == 'Z';
+    pids.filter(|&child| stat(child).is_some_and(wanted)).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! [`Snapshot`]: a frozen child that shares the process's memory copy-on-write, made by the process itself.
 //!
-//! `clone` with exit signal 0: no SIGCHLD when it dies, and plain `wait` does not see it. The table of open files is shared at first, which
+//! `clone` with an exit signal that is none ([`EXIT_SIGNAL`]): nothing is sent when it dies, plain `wait` does not see it, and it is known for
+//! ours as long as anything of it exists. The table of open files is shared at first, which
 //! takes no time; when the process runs again, the child gets an empty one, so that nothing stays open because of it. The child is traced
 //! from its birth and executes nothing but that one call: all signals blocked, its stack pointer in a page that is never mapped, so that
 //! its first use of the stack would end it if nobody held it. Once it is seen it dies with its tracer, and it is the first that the
@@ -17,8 +18,14 @@ use super::tracee::{self, Tracee};
 use super::{machine, proc::Status};
 use crate::error::{Error, Result};
 
+/// What the parent gets at its end: a number beyond all signals, so nothing, as with 0. But 0 has what others make as well, such as Go's
+/// package `os` to try CLONE_PIDFD: taking that away would make it do without. This one is in `/proc/PID/stat` from the birth of the
+/// child until it is reaped, whoever else dies meanwhile. The kernel checks it in `clone3` only; the lowest byte of `clone`'s flags
+/// may be any.
+pub(super) const EXIT_SIGNAL: u8 = b'g';
+
 /// `CLONE_FS | CLONE_FILES`; the lowest byte is the exit signal.
-const FLAGS: u64 = 0x200 | 0x400;
+const FLAGS: u64 = 0x200 | 0x400 | EXIT_SIGNAL as u64;
 
 /// No process has memory there (`vm.mmap_min_addr`), and no push fits below. Aligned as arm64 wants it.
 const NO_STACK: u64 = 16;

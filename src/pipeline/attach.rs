@@ -40,7 +40,7 @@ pub(super) fn analyze(attach: &Attach, config: &Config, progress: &Progress, pha
         }
         // Of objects without pointers only masks are read, which `reflect` made for good: the process can be asked for them later.
         let unneeded: Vec<AddrRange> = heap.memory_without_pointers().map(|(range, _)| range).collect();
-        process.image.copy(&unneeded);
+        process.image.copy(&unneeded)?;
         subject.check_alive()?;
         release()
     };

@@ -63,20 +63,28 @@ pub struct Death<'a> {
 /// A place in the code where gdb stops a program.
 #[derive(Copy, Clone, Debug)]
 pub struct Stop {
-    /// The function, at whose entry it stops.
+    /// The function, at whose entry it stops; with a `*` in front at its first instruction.
     pub function: &'static str,
     /// How many times it goes on from there first.
     pub ignore: u32,
-    /// It stops where that call has returned instead.
-    pub returned: bool,
+    /// From when on that is counted: the first time that it enters this function.
+    pub from: &'static str,
+    /// What gdb does then.
+    pub then: &'static [&'static str],
+}
+
+impl Stop {
+    /// The first entry into a function after the program told its truth, if it did so by package os.
+    pub const ENTRY: Self = Self { function: "", ignore: 0, from: "os.(*File).Write", then: &[] };
 }
 
 /// The core of `program` that dies as `death` says, cached beside the executable, and its line of truth.
 pub fn take(program: &Program, death: &Death<'_>, writer: Writer) -> Outcome<(PathBuf, String)> {
     let limit = death.limit.map_or(String::new(), |limit| format!("-{limit}"));
     let stop = death.stop.map_or(String::new(), |stop| {
-        let name: String = stop.function.chars().filter(char::is_ascii_alphanumeric).collect();
-        format!("-{name}-{}{}", stop.ignore, if stop.returned { "-returned" } else { "" })
+        let word = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+        let then: String = stop.then.iter().map(|command| format!("-{}", word(command))).collect();
+        format!("-{}-{}{then}", word(stop.function), stop.ignore)
     });
     let name = format!("core-{}-{writer:?}{}{limit}{stop}", death.args.join("-"), death.filter).to_lowercase();
     let core = program.dir.join(name);
@@ -173,14 +181,11 @@ fn by_debugger(exe: &Path, death: &Death<'_>, dir: &Path) -> Outcome<String> {
     match death.stop {
         None => drop(gdb.args(["-ex", "run"])),
         Some(stop) => {
-            // From when it tells its truth.
-            gdb.args(["-ex", "tbreak 'os.(*File).Write'", "-ex", "run"]);
-            gdb.args(["-ex", &format!("break '{}'", stop.function), "-ex", &format!("ignore 2 {}", stop.ignore)]);
+            gdb.args(["-ex", &format!("tbreak '{}'", stop.from), "-ex", "run"]);
+            let (star, function) = stop.function.strip_prefix('*').map_or(("", stop.function), |f| ("*", f));
+            gdb.args(["-ex", &format!("break {star}'{function}'"), "-ex", &format!("ignore 2 {}", stop.ignore)]);
             gdb.args(["-ex", "continue"]);
-            if stop.returned {
-                // Without a stop of another thread meanwhile.
-                gdb.args(["-ex", "delete", "-ex", "finish"]);
-            }
+            gdb.args(stop.then.iter().flat_map(|command| ["-ex", command]));
         }
     }
     if death.second_abort {

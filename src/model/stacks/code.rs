@@ -27,6 +27,10 @@ pub enum Role {
     CgoCallback,
     /// `runtime.sigtramp`, `runtime.cgoSigtramp`: their caller is the kernel's signal frame.
     SigTramp,
+    /// `runtime.sigreturn`, to which the former return: SP is at the kernel's signal frame.
+    SigReturn,
+    /// `gogo`: takes SP from `g.sched` and jumps to the PC there, so that it has no caller on the stack it leads to.
+    Gogo,
 }
 
 impl Role {

@@ -5,11 +5,10 @@
 //! to the system stack (`systemstack`, `mcall` and `asmcgocall` fill it).
 
 use super::code::{FrameCodes, Role};
+use super::interrupted::interrupted;
 use super::layout::StackLayout;
-use super::memory::StackMemory;
-use super::unwind::{Start, unwind};
+use super::unwind::Start;
 use crate::address::{Addr, AddrRange};
-use crate::architecture::Architecture;
 use crate::image::{Image, Scratch, Thread};
 use crate::incident::Incidents;
 use rustc_hash::FxHashMap;
@@ -122,9 +121,47 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// At any instruction.
-    fn at_registers(pc: u64, registers: Vec<u64>, architecture: &Architecture) -> Self {
-        Self::Unwind { start: Start::at_registers(pc, &registers, architecture), registers }
+    /// At a safe point: a PC and a SP that the runtime saved.
+    fn saved(pc: u64, sp: u64, lr: u64) -> Self {
+        Self::Unwind { start: Start { pc, sp, lr, is_syscall: false, any_pc: false }, registers: Vec::new() }
+    }
+
+    /// At the PC and SP of a system call.
+    fn in_syscall(g: &Goroutine) -> Self {
+        let start = Start { pc: g.syscallpc, sp: g.syscallsp, lr: 0, is_syscall: true, any_pc: false };
+        Self::Unwind { start, registers: Vec::new() }
+    }
+
+    /// At any instruction of `g` with SP on its stack.
+    ///
+    /// * `g0`: that of its thread.
+    ///
+    /// Where the runtime switches from a stack or to one, `g.sched` says more than the registers do.
+    fn at_registers(g: &Goroutine, g0: u64, pc: u64, registers: Vec<u64>, codes: &mut dyn FrameCodes) -> Self {
+        let architecture = codes.architecture();
+        let start = Start::at_registers(pc, &registers, architecture);
+        // In `mcall`, `systemstack` or `morestack`, which have saved the goroutine and are on the way off its stack: the link register
+        // may be that of their own calls, and without a frame they keep no other.
+        let g_register = architecture.dwarf_g.and_then(|i| registers.get(i)).copied();
+        if g0 != 0 && g_register == Some(g0) && g.sched_sp == start.sp {
+            return Self::saved(g.sched_pc, g.sched_sp, g.sched_lr);
+        }
+        let mut role = |pc| codes.find(pc).map(|id| codes.code(id).role);
+        if role(pc) == Some(Role::Gogo) {
+            // Taken from `sched` and then cleared there, one after the other: SP, the link register (until then that of a call that
+            // `gogo` made itself), the closure register.
+            let taken = role(start.lr) != Some(Role::Gogo);
+            let lr = if g.sched_lr == 0 && taken { start.lr } else { g.sched_lr };
+            let mut only_ctxt = vec![0; registers.len()];
+            if let (Some(to), Some(ctxt)) =
+                (only_ctxt.get_mut(architecture.dwarf_ctxt), registers.get(architecture.dwarf_ctxt))
+            {
+                *to = *ctxt;
+            }
+            let start = Start { pc: g.sched_pc, sp: start.sp, lr, is_syscall: false, any_pc: false };
+            return Self::Unwind { start, registers: only_ctxt };
+        }
+        Self::Unwind { start, registers }
     }
 }
 
@@ -165,11 +202,6 @@ pub struct Threads<'a> {
     by_tid: FxHashMap<u64, usize>,
 }
 
-/// How far up a signal stack is unwound; the runtime's own is 32 KiB.
-const SIGNAL_STACK_BYTES: u64 = 64 << 10;
-/// Signal handlers that are followed within each other: each needs a kilobyte of the signal stack for its context alone.
-const NESTED_SIGNALS: usize = 16;
-
 impl<'a> Threads<'a> {
     /// Indexes `list`.
     #[must_use]
@@ -179,51 +211,42 @@ impl<'a> Threads<'a> {
 
     /// Finds where `g` stands.
     pub fn entry(&self, g: &Goroutine, image: &dyn Image, layout: &StackLayout, codes: &mut dyn FrameCodes) -> Entry {
-        let saved = |pc, sp, lr, is_syscall| {
-            let start = Start { pc, sp, lr, is_syscall, any_pc: false };
-            Entry::Unwind { start, registers: Vec::new() }
-        };
-        let architecture = codes.architecture();
-        if !g.is_running() && !self.holds_thread(g, image, layout) {
-            return if g.syscallsp != 0 && g.stack.contains(Addr(g.syscallsp)) {
-                saved(g.syscallpc, g.syscallsp, 0, true)
-            } else if g.stack.contains(Addr(g.sched_sp)) {
-                saved(g.sched_pc, g.sched_sp, g.sched_lr, false)
+        let on_stack = |sp: u64| g.stack.contains(Addr(sp));
+        let thread = self.find(g, image, layout);
+        // One that ends a collection is declared to wait, so that its stack can be scanned, and goes on on the system stack and off it
+        // again. One that waits in earnest has no thread.
+        let runs = g.is_running() || (g.status == G_WAITING && thread.is_some());
+        if !runs {
+            return if g.syscallsp != 0 && on_stack(g.syscallsp) {
+                Entry::in_syscall(g)
+            } else if on_stack(g.sched_sp) {
+                Entry::saved(g.sched_pc, g.sched_sp, g.sched_lr)
             } else {
                 Entry::Unknown
             };
         }
-        let on_stack = |sp: u64| g.stack.contains(Addr(sp));
-        let thread = self.find(g, image, layout);
-        if let Some(thread) = thread.filter(|t| on_stack(t.sp)) {
-            return Entry::at_registers(thread.pc, thread.dwarf_regs.clone(), architecture);
-        }
-        // What a signal interrupted comes before `g.sched`: that keeps the PC and SP of the last system call (`entersyscall`) until
-        // the next switch of stacks, however many frames have come and gone since.
-        if let Some((pc, registers)) = thread.and_then(|t| interrupted(t, &on_stack, image, codes)) {
-            return Entry::at_registers(pc, registers, architecture);
+        let m_word = |offset: Option<u64>| offset.and_then(|o| image.read_u64(Addr(g.m).add(o)).ok()).unwrap_or(0);
+        if let Some(thread) = thread {
+            // What a signal interrupted comes before `g.sched`: that keeps the PC and SP of the last system call (`entersyscall`) until
+            // the next switch of stacks, however many frames have come and gone since.
+            let here = || (thread.pc, thread.dwarf_regs.clone());
+            let at = on_stack(thread.sp).then(here).or_else(|| interrupted(thread, &on_stack, image, codes));
+            if let Some((pc, registers)) = at {
+                return Entry::at_registers(g, m_word(Some(layout.m_g0)), pc, registers, codes);
+            }
         }
         // In a VDSO call on the system stack, which leaves `g.sched` alone: the caller's PC and SP.
-        let m_word = |offset: Option<u64>| offset.and_then(|o| image.read_u64(Addr(g.m).add(o)).ok()).unwrap_or(0);
         let (vdso_pc, vdso_sp) = (m_word(layout.m_vdso_pc), m_word(layout.m_vdso_sp));
         if on_stack(vdso_sp) && codes.find(vdso_pc).is_some() {
-            return saved(vdso_pc, vdso_sp, 0, false);
+            return Entry::saved(vdso_pc, vdso_sp, 0);
         }
         if on_stack(g.sched_sp) {
-            return saved(g.sched_pc, g.sched_sp, g.sched_lr, false);
+            return Entry::saved(g.sched_pc, g.sched_sp, g.sched_lr);
         }
         if on_stack(g.syscallsp) {
-            return saved(g.syscallpc, g.syscallsp, 0, true);
+            return Entry::in_syscall(g);
         }
         Entry::Unknown
-    }
-
-    /// Whether a waiting goroutine runs: one that ends a collection is declared to wait, so that its stack can be scanned, and then
-    /// goes on on the system stack and off it again.
-    fn holds_thread(&self, g: &Goroutine, image: &dyn Image, layout: &StackLayout) -> bool {
-        g.status == G_WAITING
-            && g.m != 0
-            && self.find(g, image, layout).is_some_and(|thread| g.stack.contains(Addr(thread.sp)))
     }
 
     /// The thread that runs `g`: by `m.procid`, else (another PID namespace) by a SP on the goroutine's or its system stack.
@@ -247,93 +270,58 @@ impl<'a> Threads<'a> {
     }
 }
 
-/// PC and registers of a goroutine that a signal interrupted, if `thread` is in a signal handler of the runtime and SP was on the
-/// goroutine's stack (`on_stack`). Handlers may be nested: one that dies of its signal raises it once more, and is handled again.
-fn interrupted(
-    thread: &Thread,
-    on_stack: &dyn Fn(u64) -> bool,
-    image: &dyn Image,
-    codes: &mut dyn FrameCodes,
-) -> Option<(u64, Vec<u64>)> {
-    let architecture = codes.architecture();
-    let (mut pc, mut registers) = (thread.pc, thread.dwarf_regs.clone());
-    for _ in 0..NESTED_SIGNALS {
-        (pc, registers) = interrupted_at(Start::at_registers(pc, &registers, architecture), image, codes)?;
-        if on_stack(architecture.stack_pointer(&registers)) {
-            return Some((pc, registers));
-        }
-    }
-    None
-}
-
-/// What the innermost signal handler on the stack at `start` interrupted.
-fn interrupted_at(start: Start, image: &dyn Image, codes: &mut dyn FrameCodes) -> Option<(u64, Vec<u64>)> {
-    let sp = start.sp;
-    let mut bytes = Vec::new();
-    // The stack may end anywhere; page by page, as far as there is memory.
-    let mut page = [0; 4096];
-    while (bytes.len() as u64) < SIGNAL_STACK_BYTES {
-        let at = Addr(sp).add(bytes.len() as u64);
-        let len = 4096 - (at.0 % 4096) as usize;
-        if image.read(at, &mut page[..len]).is_err() {
-            break;
-        }
-        bytes.extend_from_slice(&page[..len]);
-    }
-    let stack = StackMemory::new(sp, &bytes);
-    let mut frames = Vec::new();
-    unwind(start, stack, codes, &mut frames);
-    let handler = frames.iter().find(|f| codes.code(f.code).role == Role::SigTramp)?.cfa;
-    codes.architecture().signal_frame.read(|offset| stack.word(handler.wrapping_add(offset)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::architecture::{AMD64, ARM64};
-    use crate::model::modules::testing::Bytes;
-    use crate::model::stacks::code::FLAG_TOP_FRAME;
+    use crate::architecture::{AMD64, ARM64, Architecture};
     use crate::model::stacks::testing::Codes;
 
-    /// A thread that died in `raise` (PC 1, no frame), called by a handler (PC 2), called by `sigtramp` (PC 3, with 192 bytes), whose
-    /// frame the kernel put its context above.
-    fn dying(machine: &'static Architecture, words: Vec<u64>, lr: u64) -> Option<(u64, Vec<u64>)> {
+    const G0: u64 = 0x5000;
+
+    /// Where a goroutine with `sched` at PC 2, SP 0x7010 and this link register stands by its registers. PC 1 is a function of its, PC 3
+    /// is `gogo`.
+    fn standing(machine: &'static Architecture, pc: u64, sched_lr: u64, set: &[(usize, u64)]) -> Entry {
+        let g = Goroutine { sched_pc: 2, sched_sp: 0x7010, sched_lr, ..Goroutine::default() };
         let mut codes = Codes::of(machine);
-        codes.add(1, 0, 0, Role::Normal).add(2, 32, 0, Role::Normal).add(3, 192, FLAG_TOP_FRAME, Role::SigTramp);
-        let mut registers = vec![0; machine.prstatus.dwarf.len()];
-        registers[machine.dwarf_sp] = 0x1000;
-        if let Some(i) = machine.dwarf_lr {
-            registers[i] = lr;
+        codes.add(1, 0, 0, Role::Normal).add(3, 0, 0, Role::Gogo);
+        let mut registers = vec![9; machine.prstatus.dwarf.len()];
+        for (register, value) in set {
+            registers[*register] = *value;
         }
-        let thread = Thread { tid: 1, pc: 1, sp: 0x1000, dwarf_regs: registers, signal: 6 };
-        let image = Bytes::new(vec![(0x1000, words.iter().flat_map(|w| w.to_le_bytes()).collect())]);
-        interrupted(&thread, &|sp| (0x7000..0x8000).contains(&sp), &image, &mut codes)
+        Entry::at_registers(&g, G0, pc, registers, &mut codes)
+    }
+
+    fn start_of(entry: Entry) -> (u64, u64, u64, bool, Vec<u64>) {
+        let Entry::Unwind { start, registers } = entry else { panic!("{entry:?}") };
+        (start.pc, start.sp, start.lr, start.any_pc, registers)
     }
 
     #[test]
-    fn signal_frames_of_arm64() {
-        // The frame of PC 2 with its return address, that of sigtramp, siginfo and the ucontext up to fault_address.
-        let mut words = vec![3, 0, 0, 0];
-        words.resize(4 + 24 + 16 + 22 + 1, 0);
-        let regs = words.len();
-        words.extend((100..131).chain([0x7010, 77, 0]));
-        words.resize(512, 0);
-        let (pc, registers) = dying(&ARM64, words.clone(), 2).expect("a handler");
-        assert_eq!((pc, registers[0], registers[30], registers[31]), (77, 100, 130, 0x7010));
-        // SP on another stack, where no handler is.
-        words[regs + 31] = 0x1000;
-        assert_eq!(dying(&ARM64, words, 2), None);
-        assert_eq!(dying(&ARM64, vec![3; 8], 2), None, "cut off");
+    fn a_goroutine_that_leaves_its_stack_is_saved_already() {
+        // In `save_g`, called by `mcall`, whose own return address is gone.
+        let entry = standing(&ARM64, 1, 0, &[(31, 0x7010), (28, G0), (30, 3)]);
+        assert_eq!(entry, Entry::saved(2, 0x7010, 0));
+        assert_eq!(standing(&ARM64, 1, 7, &[(31, 0x7010), (28, G0)]), Entry::saved(2, 0x7010, 7), "in a prologue");
+        // What is saved is older.
+        let at = standing(&ARM64, 1, 0, &[(31, 0x7000), (28, G0), (30, 8)]);
+        assert_eq!(start_of(at).0, 1);
+        let at = start_of(standing(&ARM64, 1, 0, &[(31, 0x7010), (28, 0x5100), (30, 8)]));
+        assert_eq!((at.0, at.1, at.2, at.3), (1, 0x7010, 8, true));
+        // R14 of amd64 is any register to assembly.
+        assert_eq!(start_of(standing(&AMD64, 1, 0, &[(7, 0x7010), (14, G0)])).0, 1);
     }
 
     #[test]
-    fn signal_frames_of_amd64() {
-        let mut words = vec![2, 0, 0, 0, 0, 3];
-        // sigtramp's frame, its return address, the ucontext up to its registers.
-        words.resize(6 + 24 + 1 + 5, 0);
-        words.extend((100..115).chain([0x7010, 77]));
-        words.resize(512, 0);
-        let (pc, registers) = dying(&AMD64, words, 0).expect("a handler");
-        assert_eq!((pc, registers[0], registers[7], registers[8]), (77, 113, 0x7010, 100));
+    fn a_goroutine_that_comes_to_its_stack_is_where_sched_says() {
+        let at = start_of(standing(&AMD64, 3, 0, &[(7, 0x7010), (1, 0xc0de)]));
+        assert_eq!((at.0, at.1, at.2, at.3), (2, 0x7010, 0, false));
+        let mut only_ctxt = vec![0; 16];
+        only_ctxt[1] = 0xc0de;
+        assert_eq!(at.4, only_ctxt);
+        // The link register: still that of its own call, taken, taken and cleared in `sched`, none.
+        for (register, sched, is) in [(3, 7, 7), (7, 7, 7), (7, 0, 7), (3, 0, 0), (0, 0, 0)] {
+            let at = start_of(standing(&ARM64, 3, sched, &[(31, 0x7010), (30, register)]));
+            assert_eq!((at.0, at.1, at.2, at.3), (2, 0x7010, is, false), "{register} {sched}");
+        }
     }
 }

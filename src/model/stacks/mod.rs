@@ -7,6 +7,7 @@
 mod bits;
 mod code;
 mod goroutine;
+mod interrupted;
 mod layout;
 mod memory;
 mod tables;

@@ -106,6 +106,9 @@ fn role_of(name: &str) -> Role {
         "runtime.asyncPreempt" | "runtime.debugCallV2" => Role::Injected,
         "runtime.cgocallback" => Role::CgoCallback,
         "runtime.sigtramp" | "runtime.cgoSigtramp" => Role::SigTramp,
+        "runtime.sigreturn" | "runtime.sigreturn__sigaction" => Role::SigReturn,
+        // The second is a static function of assembly: those of packages have their path in front.
+        "runtime.gogo" | "gogo" => Role::Gogo,
         _ => Role::Normal,
     }
 }

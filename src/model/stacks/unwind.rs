@@ -114,8 +114,8 @@ pub fn unwind(start: Start, stack: StackMemory<'_>, codes: &mut dyn FrameCodes, 
             return End::Top;
         }
         let cfa = sp.wrapping_sub_signed(code.sp);
-        // Only a function that was interrupted may have nothing on the stack, or the one that ends it.
-        let ends = code.flag & FLAG_TOP_FRAME != 0;
+        // Only a function that was interrupted may have nothing on the stack, or one that ends it.
+        let ends = code.flag & FLAG_TOP_FRAME != 0 || code.role == Role::SigTramp;
         let may_be_empty = has_lr && (innermost || callee.is_injected() || ends);
         if cfa < sp || (cfa == sp && !may_be_empty) || cfa > stack.end() {
             return End::OutOfStack;
@@ -137,7 +137,8 @@ pub fn unwind(start: Start, stack: StackMemory<'_>, codes: &mut dyn FrameCodes, 
         let frameless = code.frameless;
         callee = code.role;
         frames.push(Frame { cfa, code: id, mode });
-        if flag & FLAG_TOP_FRAME != 0 {
+        // (`runtime.cgoSigtramp` has no flag.)
+        if flag & FLAG_TOP_FRAME != 0 || callee == Role::SigTramp {
             return End::Top;
         }
         if flag & FLAG_SP_WRITE != 0 && !innermost {
