@@ -16,8 +16,12 @@ use crate::image::{Image, Thread};
 const SIGNAL_STACK_BYTES: u64 = 64 << 10;
 /// Signal handlers that are followed within each other: each needs a kilobyte of the signal stack for its context alone.
 const NESTED_SIGNALS: usize = 16;
-/// `SS_ONSTACK` of `uc_stack.ss_flags`: the signal came while another was handled on the same stack.
-const SS_ONSTACK: u64 = 1;
+/// Flags of `uc_flags` that kernels set.
+const UC_FLAGS: u64 = 7;
+/// The only flag of `uc_stack.ss_flags` unless the signal came while another was handled on the same stack (`SS_ONSTACK`).
+const SS_AUTODISARM: u32 = 1 << 31;
+/// Sizes that are believed: at least `MINSIGSTKSZ`, which kernels ask for.
+const SIGNAL_STACK_SIZES: std::ops::RangeInclusive<u64> = 2048..=1 << 20;
 /// Signal frames are aligned to that.
 const FRAME_ALIGNMENT: u64 = 16;
 
@@ -106,10 +110,16 @@ fn by_looks(stack: StackMemory<'_>, on_stack: &dyn Fn(u64) -> bool, codes: &dyn 
     let architecture = codes.architecture();
     let sp = stack.base();
     let is_first = |handler: &u64| {
-        let word = |i: u64| stack.word(handler.checked_add(architecture.signal_stack + i * 8)?);
-        let (Some(ss_sp), Some(ss_flags), Some(ss_size)) = (word(0), word(1), word(2)) else { return false };
+        // uc_flags, uc_link, ss_sp, ss_flags (an int), ss_size.
+        let at = |i: u64| stack.word(handler.checked_add(architecture.signal_stack - 16 + i * 8)?);
+        let words = (at(0), at(1), at(2), at(3), at(4));
+        let (Some(uc_flags), Some(0), Some(ss_sp), Some(ss_flags), Some(ss_size)) = words else { return false };
         let holds = |addr: u64| addr.checked_sub(ss_sp).is_some_and(|at| at < ss_size);
-        holds(sp) && holds(*handler) && ss_flags & SS_ONSTACK == 0
+        uc_flags <= UC_FLAGS
+            && ss_flags & u64::from(u32::MAX & !SS_AUTODISARM) == 0
+            && SIGNAL_STACK_SIZES.contains(&ss_size)
+            && holds(sp)
+            && holds(*handler)
     };
     let first = sp.checked_next_multiple_of(FRAME_ALIGNMENT)?;
     let count = stack.end().saturating_sub(first) / FRAME_ALIGNMENT;
@@ -222,7 +232,7 @@ mod tests {
             assert_eq!(handling(machine, 16, &words, 0), Some(expected(machine)), "{}", machine.name);
             // A loop.
             push(&mut words, machine, begins, 16, BASE);
-            words[begins + machine.signal_stack as usize / 8 + 1] = SS_ONSTACK;
+            words[begins + machine.signal_stack as usize / 8 + 1] = 1; // SS_ONSTACK
             assert!(handling(machine, 16, &words, 0).is_some(), "the first one is found by its looks");
             words[256 + machine.signal_stack as usize / 8 + 2] = 0;
             assert_eq!(handling(machine, 16, &words, 0), None, "hostile");
@@ -241,6 +251,13 @@ mod tests {
             // The goroutine had left its stack when the signal came.
             push(&mut words, machine, 300, 77, 0x6010);
             assert_eq!(handling(machine, 9, &words, 0), None, "{}", machine.name);
+            // Words that are no signal frame: a pointer for a size, a flag that no kernel sets, a `uc_link`.
+            let stack = 300 + machine.signal_stack as usize / 8;
+            for (at, word) in [(2, 0xc0_0011_5e30), (2, 0), (0, 0), (1, 1), (1, 2), (-1, BASE as i64), (-2, 8)] {
+                let mut words = signal(machine, 300, 77, 0x7010);
+                words[stack.wrapping_add_signed(at)] = word as u64;
+                assert_eq!(handling(machine, 9, &words, 0), None, "{} {at} {word}", machine.name);
+            }
             // The thread is on another stack.
             let mut words = signal(machine, 300, 77, 0x7010);
             words[300 + machine.signal_stack as usize / 8] = BASE + 8;
