@@ -25,13 +25,8 @@ fn little_memory_of_ones_own() {
             if stderr.contains("does not allow to trace") {
                 return busy.end();
             }
-            let known = [
-                "out of memory",
-                "cannot reserve",
-                "annot allocate memory",
-                "cannot start",
-                "Resource temporarily unavailable",
-            ];
+            let known =
+                ["out of memory", "annot allocate memory", "cannot reserve", "cannot start", "Resource temporarily"];
             match output.status.code() {
                 Some(0) => done += 1,
                 Some(1) => assert!(known.iter().any(|k| stderr.contains(k)), "{limit}, {pause}: {stderr}"),
