@@ -116,7 +116,7 @@ fn by_looks(stack: StackMemory<'_>, on_stack: &dyn Fn(u64) -> bool, codes: &dyn 
         let (Some(uc_flags), Some(0), Some(ss_sp), Some(ss_flags), Some(ss_size)) = words else { return false };
         let holds = |addr: u64| addr.checked_sub(ss_sp).is_some_and(|at| at < ss_size);
         uc_flags <= UC_FLAGS
-            && ss_flags & u64::from(u32::MAX & !SS_AUTODISARM) == 0
+            && ss_flags & u64::from(!SS_AUTODISARM) == 0
             && SIGNAL_STACK_SIZES.contains(&ss_size)
             && holds(sp)
             && holds(*handler)
