@@ -26,6 +26,10 @@ use crate::error::{Error, Result};
 /// the processor that we take, and of a thousand half would wait for us to give it back, one after the other.
 const SPIN: Duration = Duration::from_millis(2);
 
+/// How often a refusal is tried again, and when: a process that executes programs all the time is refused by chance, more than once.
+const DENIALS: usize = 20;
+const BETWEEN_DENIALS: Duration = Duration::from_millis(1);
+
 /// Between looks.
 const NAP: Duration = Duration::from_micros(200);
 
@@ -93,12 +97,7 @@ impl Tracee {
             }
             let mut fresh = Vec::new();
             for tid in new {
-                let mut seized = ptrace::seize(raw(tid), options);
-                if seized == Err(Errno::EPERM) && !is_ending(pid, tid) {
-                    // It was dead a moment ago: a thread that executes a program takes the id of the first one over.
-                    seized = ptrace::seize(raw(tid), options);
-                }
-                match seized {
+                match seize(pid, tid, options) {
                     Ok(()) => fresh.push(tid),
                     // It ended, or is about to.
                     Err(Errno::ESRCH) => {}
@@ -445,6 +444,21 @@ fn next_stop(tid: i32) -> Result<Stop, Errno> {
         }
         std::thread::sleep(NAP);
     }
+}
+
+/// Seizes a thread.
+///
+/// A thread that executes a program takes the id of the first one over, which is dead until then: that looks as if tracing was not allowed.
+fn seize(pid: u32, tid: u32, options: i32) -> Result<(), Errno> {
+    let mut seized = ptrace::seize(raw(tid), options);
+    for _ in 0..DENIALS {
+        if seized != Err(Errno::EPERM) || is_ending(pid, tid) {
+            break;
+        }
+        std::thread::sleep(BETWEEN_DENIALS);
+        seized = ptrace::seize(raw(tid), options);
+    }
+    seized
 }
 
 /// Whether a thread is on its way out: such a one cannot be traced.
