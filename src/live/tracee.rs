@@ -26,10 +26,6 @@ use crate::error::{Error, Result};
 /// the processor that we take, and of a thousand half would wait for us to give it back, one after the other.
 const SPIN: Duration = Duration::from_millis(2);
 
-/// How often a refusal is tried again, and when: a process that executes programs all the time is refused by chance, more than once.
-const DENIALS: usize = 20;
-const BETWEEN_DENIALS: Duration = Duration::from_millis(1);
-
 /// Between looks.
 const NAP: Duration = Duration::from_micros(200);
 
@@ -97,11 +93,27 @@ impl Tracee {
             }
             let mut fresh = Vec::new();
             for tid in new {
-                match seize(pid, tid, options) {
+                let mut seized = ptrace::seize(raw(tid), options);
+                if seized == Err(Errno::EPERM) && !is_ending(pid, tid) {
+                    // It was dead a moment ago: a thread that executes a program takes the id of the first one over.
+                    seized = ptrace::seize(raw(tid), options);
+                }
+                match seized {
                     Ok(()) => fresh.push(tid),
                     // It ended, or is about to.
                     Err(Errno::ESRCH) => {}
                     Err(Errno::EPERM) if is_ending(pid, tid) => {}
+                    // We have it already, under the id that it had before it executed a program.
+                    Err(Errno::EPERM) if is_ours(pid, tid) => {
+                        // Its stop was seen under that id, too, or is still to come.
+                        if ptrace::detach(raw(tid), 0).is_err() {
+                            tracee.seized.insert(tid);
+                        }
+                        return Err(Error::new(format!(
+                            "process {pid}: executed its program anew while it was stopped"
+                        ))
+                        .remedy("try again"));
+                    }
                     Err(e) => return Err(cannot_seize(pid, tid, e)),
                 }
             }
@@ -272,7 +284,13 @@ impl Tracee {
         let Thread { tid, regs: saved } = self.threads[index].clone();
         let tid = raw(tid);
         let failed = |e: Errno| {
-            Error::new(format!("process {}: thread {tid} could not make a system call for us: {e}", self.pid))
+            let error =
+                Error::new(format!("process {}: thread {tid} could not make a system call for us: {e}", self.pid));
+            if e == Errno::ESRCH {
+                error.remedy("it ended just then, or the process executed a program: try again")
+            } else {
+                error
+            }
         };
         let mask = ptrace::blocked_signals(tid).map_err(failed)?;
         let vectors = vectors(tid);
@@ -446,24 +464,14 @@ fn next_stop(tid: i32) -> Result<Stop, Errno> {
     }
 }
 
-/// Seizes a thread.
-///
-/// A thread that executes a program takes the id of the first one over, which is dead until then: that looks as if tracing was not allowed.
-fn seize(pid: u32, tid: u32, options: i32) -> Result<(), Errno> {
-    let mut seized = ptrace::seize(raw(tid), options);
-    for _ in 0..DENIALS {
-        if seized != Err(Errno::EPERM) || is_ending(pid, tid) {
-            break;
-        }
-        std::thread::sleep(BETWEEN_DENIALS);
-        seized = ptrace::seize(raw(tid), options);
-    }
-    seized
-}
-
 /// Whether a thread is on its way out: such a one cannot be traced.
 fn is_ending(pid: u32, tid: u32) -> bool {
     Status::read(pid, Some(tid)).map_or(true, |s| matches!(s.state(), 'Z' | 'X' | 'x'))
+}
+
+/// Whether it is us who trace a thread.
+fn is_ours(pid: u32, tid: u32) -> bool {
+    Status::read(pid, Some(tid)).is_ok_and(|s| s.number("TracerPid") == Some(u64::from(std::process::id())))
 }
 
 /// Whether a thread sleeps in a way that nothing interrupts.
