@@ -112,7 +112,10 @@ impl Subject {
             return Err(Error::new(format!("{what} ({name}): crashed, and the kernel is writing its core"))
                 .remedy("wait for that, and analyze it: goref-fast core EXE CORE"));
         }
-        // A kernel thread has no memory of its own.
+        // A kernel thread has no memory of its own; nor has one that is just ending, which newer kernels tell apart.
+        if status.number("Kthread") == Some(0) && status.text("VmSize").is_empty() {
+            return Err(gone(pid));
+        }
         if status.number("Kthread") == Some(1) || status.text("VmSize").is_empty() {
             return Err(Error::new(format!("{what} ({name}): is a thread of the kernel"))
                 .remedy("give the id of a Go program: pgrep, ps"));
