@@ -1,5 +1,6 @@
 //! The door to `ptrace(2)`, `waitpid(2)` and `setpriority(2)`: typed calls over these system calls, nothing more. Tracees are threads, by their id in
-//! our own PID namespace; every call must come from the thread that seized them.
+//! our own PID namespace; every call must come from the thread that seized them,
+//! but for [`hear_end`].
 //!
 //! Not `nix::sys::ptrace`: it knows no signal masks, and its `waitpid` loses stops by real-time signals.
 #![allow(unsafe_code)]
@@ -184,6 +185,13 @@ pub(super) fn rseq(tid: i32) -> Option<u64> {
         )
     };
     Errno::result(done).ok().map(|_| words[0]).filter(|address| *address != 0)
+}
+
+/// Takes the report of the end of `tid`, if it ended and we trace it. From any thread.
+pub(super) fn hear_end(tid: i32) {
+    let Ok(id) = libc::id_t::try_from(tid) else { return };
+    // SAFETY: no result is asked for, which the kernel takes for "nothing to write". A refusal changes nothing.
+    let _ = unsafe { libc::waitid(libc::P_PID, id, ptr::null_mut(), libc::WEXITED | libc::WNOHANG | libc::__WALL) };
 }
 
 /// The next report of `tid`; `None` if there is none yet and `block` is not set.

@@ -75,11 +75,7 @@ fn restless(args: &[&str], mode: Mode) -> Option<Run> {
 
 /// A process that executes its program again and again is read, or refused for that reason, and soon: a thread that executes waits for the
 /// end of all others, of which its tracer has to hear.
-///
-/// Not part of a run of all: about one run in five meets a process in the middle of `execve` that is refused for a reason that is not the
-/// true one, or stands still until the patience ends.
 #[test]
-#[ignore = "chance: some stops in the middle of execve are still refused for other reasons"]
 fn executing_programs_are_read_or_refused() {
     let Some(mut run) = restless(&["execute", "150"], Mode::Default) else { return };
     let known = [
