@@ -212,7 +212,10 @@ impl Tracee {
             Ok(None) => true,
             Ok(Some(Stop::Gone)) | Err(_) => false,
             // Another one, that was to stop, has got its id.
-            Ok(Some(_)) => {
+            // Its stop is told only once: it is let go here.
+            Ok(Some(stop)) => {
+                let signal = if let Stop::Signal(signal) = stop { signal } else { 0 };
+                let _ = ptrace::detach(raw(thread.tid), signal);
                 replaced = true;
                 false
             }
