@@ -3,10 +3,10 @@
 
     perf/pause.py GOREF_FAST BUSY [MIB ...]
 
-BUSY is testdata/busy, built. On an idle heap of each size, in turns, so that all see the same machine: nothing, a plain fork() in a
-process with as much memory and nothing else to do, each way to stop, and an analysis of a core of the process (of gcore, which stops it once).
+BUSY is testdata/busy, built. On an idle heap of each size, in turns, so that all see the same machine: nothing, a fork() that the process makes
+itself, each way to stop, and an analysis of a core of the process (of gcore, which stops it once).
 Printed are medians and largest gaps, what the tool itself says, how long the analysis took (all phases but the stops; the model is read while `copy`
-and `whole` hold the process), and medians of two ratios within a turn: the stop of a snapshot by the plain fork, and the analysis by that
+and `whole` hold the process), and medians of two ratios within a turn: the stop of a snapshot by the process's own fork, and the analysis by that
 of the core. The default is 100 1000 4000: give it three times the largest in memory, once in the temporary folder (TMPDIR), and ten minutes.
 """
 
@@ -28,13 +28,21 @@ class Busy:
         time.sleep(1)
         self.gap()
 
-    def gap(self):
-        """Milliseconds; starts anew."""
-        self.process.stdin.write("GAP\n")
+    def ask(self, word):
+        """Milliseconds."""
+        self.process.stdin.write(f"{word}\n")
         self.process.stdin.flush()
-        word, number, _ = self.process.stdout.readline().split()
-        assert word == "GAP"
+        answer, number, _ = self.process.stdout.readline().split()
+        assert answer == word
         return int(number) / 1000
+
+    def gap(self):
+        """The largest since the last time."""
+        return self.ask("GAP")
+
+    def fork(self):
+        """How long the kernel needs to copy its page tables."""
+        return self.ask("FORK")
 
     def resident(self):
         for line in open(f"/proc/{self.process.pid}/status"):
@@ -44,42 +52,6 @@ class Busy:
     def end(self):
         out, _ = self.process.communicate("\n")
         assert "faults=0 " in out and self.process.returncode == 7, (out, self.process.returncode)
-
-
-PLAIN_FORK = """
-import mmap, os, sys, time
-memory = mmap.mmap(-1, int(sys.argv[1]) << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-memory.madvise(mmap.MADV_NOHUGEPAGE)
-for at in range(0, len(memory), 4096):
-    memory[at] = 1
-print("READY", flush=True)
-for _ in sys.stdin:
-    start = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    print(1000 * (time.monotonic() - start), flush=True)
-    os.waitpid(child, 0)
-"""
-
-
-class Plain:
-    """What the kernel itself needs to copy page tables."""
-
-    def __init__(self, mib):
-        pipe = subprocess.PIPE
-        command = [sys.executable, "-c", PLAIN_FORK, str(int(mib))]
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        assert self.process.stdout.readline() == "READY\n"
-
-    def fork(self):
-        """Milliseconds."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self.process.stdout.readline())
-
-    def end(self):
-        self.process.communicate()
 
 
 def analysis(stats):
@@ -109,11 +81,11 @@ def gcore(pid, folder):
 PAUSES = ["fork", "copy", "whole"]
 
 
-def turn(tool, exe, busy, plain, core, folder):
+def turn(tool, exe, busy, core, folder):
     """Gaps, stops and seconds of analysis, by the way to stop."""
     busy.gap()
     time.sleep(1)
-    gaps, stops, took = {"nothing": busy.gap(), "a plain fork": plain.fork()}, {}, {}
+    gaps, stops, took = {"nothing": busy.gap(), "its own fork": busy.fork()}, {}, {}
     for pause in PAUSES:
         # What the last one freed may still be on its way.
         time.sleep(1)
@@ -127,7 +99,7 @@ def turn(tool, exe, busy, plain, core, folder):
 def main():
     tool, exe = sys.argv[1:3]
     sizes = [int(a) for a in sys.argv[3:]] or [100, 1000, 4000]
-    print("| heap | how | gap seen inside, median (largest) ms | stops as reported, median (largest first) ms | by a plain fork "
+    print("| heap | how | gap seen inside, median (largest) ms | stops as reported, median (largest first) ms | by its own fork "
           "| analysis, median s | by the core's |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
@@ -137,19 +109,16 @@ def main():
             busy.gap()
             core = gcore(busy.process.pid, folder)
             by_gcore = busy.gap()
-            plain = Plain(busy.resident())
-            # The first fork marks each page as shared: neither's counts.
-            plain.fork()
-            attach(tool, busy.process.pid, "fork", folder)
-            turns = [turn(tool, exe, busy, plain, core, folder) for _ in range(7)]
-            plain.end()
+            # The first fork marks each page as shared: it does not count.
+            busy.fork()
+            turns = [turn(tool, exe, busy, core, folder) for _ in range(11)]
             busy.end()
             os.remove(core)
 
             def median(select):
                 return statistics.median(select(*turn) for turn in turns)
 
-            for how in ["nothing", "a plain fork", *PAUSES]:
+            for how in ["nothing", "its own fork", *PAUSES]:
                 gap = f"{median(lambda g, s, t: g[how]):.1f} ({max(g[how] for g, _, _ in turns):.1f})"
                 stops = ratio = seconds = by_core = ""
                 if how in PAUSES:
@@ -159,7 +128,7 @@ def main():
                     seconds = f"{median(lambda g, s, t: t[how]):.2f}"
                     by_core = f"{median(lambda g, s, t: t[how] / t['core']):.2f}"
                 if how == "fork":
-                    ratio = f"{median(lambda g, s, t: s[how][0] / g['a plain fork']):.2f}"
+                    ratio = f"{median(lambda g, s, t: s[how][0] / g['its own fork']):.2f}"
                 print(f"| {size} | {how} | {gap} | {stops} | {ratio} | {seconds} | {by_core} |", flush=True)
             print(f"| {size} | gcore, once | {by_gcore:.1f} | | | {median(lambda g, s, t: t['core']):.2f} | |", flush=True)
 

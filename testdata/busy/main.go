@@ -3,7 +3,7 @@
 // what it did and exits with status 7; any step that went wrong is counted and named.
 //
 // Its argument is the size of an additional heap in MiB. A ticker of 100 microseconds measures how long the process stood still;
-// the line "GAP" on standard input has it print and reset the largest gap.
+// the line "GAP" on standard input has it print and reset the largest gap, "FORK" how long a fork of its own took.
 package main
 
 import (
@@ -225,6 +225,15 @@ func silent() func() {
 	}
 }
 
+// fork says how long the kernel needs to copy the page tables, which is what a snapshot costs at least.
+func fork() time.Duration {
+	start := time.Now()
+	reap := silent()
+	took := time.Since(start)
+	reap()
+	return took
+}
+
 // measure looks at the clock every 100 microseconds or so.
 func measure() {
 	last := time.Now()
@@ -282,6 +291,10 @@ func main() {
 		line, err := lines.ReadString('\n')
 		if err == nil && line == "GAP\n" {
 			fmt.Printf("GAP %d us\n", atomic.SwapInt64(&gap, 0)/1000)
+			continue
+		}
+		if err == nil && line == "FORK\n" {
+			fmt.Printf("FORK %d us\n", fork()/time.Microsecond)
 			continue
 		}
 		break
