@@ -187,11 +187,21 @@ pub(super) fn rseq(tid: i32) -> Option<u64> {
     Errno::result(done).ok().map(|_| words[0]).filter(|address| *address != 0)
 }
 
-/// Takes the report of the end of `tid`, if it ended and we trace it. From any thread.
+/// Takes the report of the end of `tid`, if it ended and we trace it; a stop stays to be heard. From any thread.
 pub(super) fn hear_end(tid: i32) {
     let Ok(id) = libc::id_t::try_from(tid) else { return };
-    // SAFETY: no result is asked for, which the kernel takes for "nothing to write". A refusal changes nothing.
-    let _ = unsafe { libc::waitid(libc::P_PID, id, ptr::null_mut(), libc::WEXITED | libc::WNOHANG | libc::__WALL) };
+    let hear = |flags| {
+        // SAFETY: zeros are a siginfo_t.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let flags = libc::WEXITED | libc::WNOHANG | libc::__WALL | flags;
+        // SAFETY: waitid writes one siginfo_t, which `info` is.
+        let heard = unsafe { libc::waitid(libc::P_PID, id, &raw mut info, flags) };
+        if heard == 0 { info.si_code } else { 0 }
+    };
+    // Stops of who is traced are told, and taken, whether they are asked for or not.
+    if matches!(hear(libc::WNOWAIT), libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED) {
+        hear(0);
+    }
 }
 
 /// The next report of `tid`; `None` if there is none yet and `block` is not set.

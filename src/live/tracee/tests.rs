@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::super::machine;
+use super::super::ptrace::{self, Stop};
 use super::Tracee;
 
 /// `None` if there is no compiler.
@@ -59,10 +60,35 @@ fn calls_change_no_register_of_a_thread_that_computes() {
         let (index, site) = tracee.caller().expect("a thread that can call");
         let (result, made) = tracee.call(index, site, libc::SYS_getpid as u64, [7; 6], 0).expect("the call");
         assert_eq!((result, made), (i64::from(pid), None), "round {round}");
-        assert_eq!(super::ptrace::registers(super::raw(pid), super::ptrace::GENERAL).expect("registers"), regs);
+        assert_eq!(ptrace::registers(super::raw(pid), ptrace::GENERAL).expect("registers"), regs);
         tracee.resume();
     }
     assert!(outside > 0, "it was always in a system call");
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM).expect("kill");
     assert_eq!(child.wait().expect("wait").code(), Some(0), "its vectors have changed");
+}
+
+/// The undertaker looks at any time: what it takes, nobody else hears, and a signal would be lost.
+#[test]
+fn only_ends_are_taken() {
+    let mut child = Command::new("sleep").arg("60").spawn().expect("spawn");
+    let tid = child.id().cast_signed();
+    if let Err(e) = ptrace::seize(tid, 0) {
+        child.kill().and_then(|()| child.wait()).expect("kill");
+        eprintln!("skipped: {e}");
+        return;
+    }
+    let heard_after = |cause: &dyn Fn()| {
+        cause();
+        // Until something is to be heard.
+        std::thread::sleep(Duration::from_millis(100));
+        ptrace::hear_end(tid);
+        ptrace::wait(tid, false)
+    };
+    assert_eq!(heard_after(&|| ptrace::interrupt(tid).expect("it lives")), Ok(Some(Stop::Event(128))));
+    ptrace::resume(tid, 0).expect("it stands");
+    let send = |signal: Signal| kill(Pid::from_raw(tid), signal).expect("it lives");
+    assert_eq!(heard_after(&|| send(Signal::SIGUSR1)), Ok(Some(Stop::Signal(libc::SIGUSR1))));
+    assert_eq!(heard_after(&|| send(Signal::SIGKILL)), Err(nix::errno::Errno::ECHILD), "taken");
+    assert!(child.wait().is_err(), "taken");
 }

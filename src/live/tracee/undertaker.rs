@@ -30,7 +30,8 @@ impl Undertaker {
 
 fn watch(pid: u32, ended: &Receiver<()>) {
     while ended.recv_timeout(BETWEEN) == Err(RecvTimeoutError::Timeout) {
-        for tid in proc::threads(pid).unwrap_or_default() {
+        // Who executes a program does without the first one, and takes its id over.
+        for tid in proc::threads(pid).unwrap_or_default().into_iter().filter(|tid| *tid != pid) {
             ptrace::hear_end(tid.cast_signed());
         }
     }
