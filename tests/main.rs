@@ -30,6 +30,7 @@
 //! * `GOREF_GO_ROOTS`: a folder with `VERSION/go/bin/go` inside, used instead of downloading toolchains;
 //! * `GOREF_GO_VERSIONS`: the versions to test, separated by commas (default: all that are known);
 //! * `GOREF_ATTACH_ROUNDS`: how often a busy program is attached to in each way (default: a few times);
+//! * `GOREF_OWN_MACHINE=1`: settings of the whole machine may be changed, as in the emulated one of `tests/arm64/run`;
 //! * `GOREF_BUILD_ONLY=arm64`: programs are built for arm64 and not run, for the emulated machine of `tests/arm64/run`;
 //! * `GOREF_REFERENCE`: folders with `exe` and `core`, separated by colons, to hold against the reference walkers as well.
 

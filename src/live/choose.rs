@@ -71,9 +71,9 @@ impl Choice {
 
     /// What is left when no snapshot can be made.
     ///
-    /// * `copying`: whether what is needed could be copied before it is used.
-    pub(super) fn instead(&self, subject: &Subject, refused: &Error, copying: bool) -> Self {
-        let room = copying
+    /// * `space`: bytes of address space that a copy would take, if what is needed could be copied before it is used.
+    pub(super) fn instead(&self, subject: &Subject, refused: &Error, space: Option<u64>) -> Self {
+        let room = space.is_some_and(|space| space <= window_length(Pause::Copy))
             && available(subject.pid).is_some_and(|a| a > subject.private_bytes + subject.private_bytes / WRITTEN_PART);
         Self { pause: if room { Pause::Copy } else { Pause::Whole }, why: refused.to_string() }
     }
@@ -95,7 +95,8 @@ impl Choice {
     }
 }
 
-/// A part of the memory that is left: we keep no more than that of a process's memory.
+/// A part of the memory that is left: we keep no more than that of a process's memory, unless it must be copied. Then we keep that
+/// much for ourselves.
 const WINDOW_PART: u64 = 4;
 
 /// As much as a small machine can give, and what is taken if nobody says what is left.
@@ -108,12 +109,14 @@ pub(super) fn window_budget() -> u64 {
 
 /// The longest reservation that leaves others, and us, room: bytes of address space. Only limits that count what is reserved as if it were
 /// used make it shorter: those of our own process, and a machine that promises no more than it has.
-pub(super) fn window_length() -> u64 {
+pub(super) fn window_length(pause: Pause) -> u64 {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let (limits, status) = (read("/proc/self/limits"), read("/proc/self/status"));
     let strict = read("/proc/sys/vm/overcommit_memory").trim() == "2";
     let meminfo = if strict { read("/proc/meminfo") } else { String::new() };
-    reservable(&limits, &status, &meminfo) / WINDOW_PART
+    let left = reservable(&limits, &status, &meminfo);
+    let part = left / WINDOW_PART;
+    if pause == Pause::Copy { left - part } else { part }
 }
 
 /// Bytes that may still be reserved.

@@ -70,6 +70,11 @@ impl Part {
     }
 }
 
+/// Bytes of address space that a window for all that can be read takes.
+pub(super) fn space(mappings: &[Mapping]) -> u64 {
+    parts(mappings).1
+}
+
 /// Lays out what can be read; returns the length of a window for it as well.
 fn parts(mappings: &[Mapping]) -> (Vec<Part>, u64) {
     let mut parts: Vec<Part> = Vec::new();
@@ -116,7 +121,9 @@ impl LiveImage {
                 "process {}: cannot reserve {bytes} bytes of address space to copy its memory",
                 self.reader.pid()
             ))
-            .remedy("raise the limit of goref-fast (ulimit -v, ulimit -d), or use --pause whole"));
+            .remedy(
+                "raise the limit of goref-fast (ulimit -v, ulimit -d; vm.overcommit_ratio if vm.overcommit_memory is 2), or use --pause whole",
+            ));
         };
         let pages = Pages::open(self.reader.pid());
         let (uncopied, pieces) = Uncopied::new(self.reader.pid(), &self.mappings, pages.as_ref(), unneeded);

@@ -119,7 +119,8 @@ impl Frozen {
         };
         let guard = match Guard::start(&order) {
             Err(Refusal::NoSnapshot(e)) if wanted.is_none() => {
-                choice = choice.instead(subject, &e, !for_core);
+                let space = if for_core { None } else { Some(memory::space(&subject::mappings(subject.pid)?)) };
+                choice = choice.instead(subject, &e, space);
                 order.fork = false;
                 Guard::start(&order)
             }
@@ -140,7 +141,8 @@ impl Frozen {
     /// Its memory.
     #[must_use]
     pub fn image(&self) -> LiveImage {
-        LiveImage::new(self.reader(), &self.mappings, choose::window_budget(), choose::window_length())
+        let longest = choose::window_length(self.choice.pause);
+        LiveImage::new(self.reader(), &self.mappings, choose::window_budget(), longest)
     }
 
     /// How it was made to stand still.

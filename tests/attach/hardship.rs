@@ -6,6 +6,7 @@ use crate::harness::corefile::Run;
 use crate::harness::program::{Mode, Program};
 use crate::harness::required;
 use crate::harness::toolchain::{Toolchain, newest};
+use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -37,6 +38,78 @@ fn little_memory_of_ones_own() {
     }
     // Without a window, and with one.
     assert!(done > PAUSES.len(), "{done}");
+    busy.end();
+}
+
+/// The rule by which the machine promises memory, put back when dropped.
+struct Promises {
+    rule: String,
+    ratio: String,
+}
+
+const RULE: &str = "/proc/sys/vm/overcommit_memory";
+const RATIO: &str = "/proc/sys/vm/overcommit_ratio";
+
+impl Promises {
+    /// Of all that is not promised yet, only `kib` are left.
+    fn limit(kib: u64) -> Self {
+        let before = [RULE, RATIO].map(|path| fs::read_to_string(path).expect("a rule"));
+        let [rule, ratio] = before;
+        let promises = Self { rule, ratio };
+        let all = of("/proc/meminfo", "Committed_AS:") + kib;
+        fs::write("/proc/sys/vm/overcommit_kbytes", all.to_string()).expect("root");
+        fs::write(RULE, "2").expect("root");
+        promises
+    }
+}
+
+impl Drop for Promises {
+    fn drop(&mut self) {
+        fs::write(RULE, &self.rule).expect("root");
+        fs::write(RATIO, &self.ratio).expect("root");
+    }
+}
+
+/// A number of a list in `/proc`.
+fn of(path: &str, key: &str) -> u64 {
+    let text = fs::read_to_string(path).expect("a list");
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("a line");
+    line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
+}
+
+/// A machine that promises no more than it has (`vm.overcommit_memory` 2) may refuse the snapshot, for which it would have to promise
+/// all memory again. Then the process is held; and what we would like to reserve ourselves must not be refused. Changes the whole
+/// machine, so it takes one of its own (`tests/arm64/run`).
+#[test]
+fn a_machine_that_keeps_its_promises() {
+    if std::env::var("GOREF_OWN_MACHINE").as_deref() != Ok("1") {
+        eprintln!("not run: the machine is not GOREF_OWN_MACHINE=1");
+        return;
+    }
+    // Enough that what is left is room for its work, and for ours.
+    let Some(busy) = Busy::with_heap("200") else { return };
+    let needed = of(&format!("/proc/{}/status", busy.pid()), "VmData:");
+    for (kib, forks) in [(4 << 20, true), (needed * 3 / 4, false)] {
+        let promises = Promises::limit(kib);
+        let automatic = attach(busy.pid(), &[]).expect("root");
+        let others = PAUSES.map(|pause| (pause, attach(busy.pid(), &["--pause", pause]).expect("root")));
+        drop(promises);
+        let (said, why) = (automatic.stdout(), automatic.stderr());
+        assert_eq!(automatic.code(), 0, "{why}");
+        assert_eq!(said.contains("--pause fork: a snapshot is possible"), forks, "{said}");
+        assert_eq!(said.contains("cannot be copied by fork: ENOMEM"), !forks, "{said}");
+        assert!(automatic.decode().total()[1] > 10 << 20, "{said}");
+        for (pause, ran) in others {
+            let refusal = match pause {
+                "fork" => "cannot be copied by fork: ENOMEM",
+                "copy" => "vm.overcommit_ratio",
+                _ => "none",
+            };
+            let refused = !forks && pause != "whole";
+            assert_eq!(ran.code(), i32::from(refused), "{kib} KiB, {pause}: {}", ran.stderr());
+            assert_eq!(ran.stderr().contains(refusal), refused, "{}", ran.stderr());
+        }
+    }
     busy.end();
 }
 

@@ -19,11 +19,16 @@ pub(super) struct Busy {
 
 impl Busy {
     pub(super) fn start() -> Option<Self> {
+        Self::with_heap("20")
+    }
+
+    /// * `mib`: of the heap that it does not work on.
+    pub(super) fn with_heap(mib: &str) -> Option<Self> {
         let toolchain = required(Toolchain::get(newest()?))?;
         // With a C compiler some of the work is done in C.
         let mode = if has_compiler().is_ok() { Mode::Cgo } else { Mode::Default };
         let program = Program::build(&toolchain, "testdata/busy", mode);
-        let mut run = required(Run::start(&program, &["20"]))?;
+        let mut run = required(Run::start(&program, &[mib]))?;
         run.line("RUNNING");
         Some(Self { run })
     }
