@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a process can be made to stand still.
 const PAUSES: [&str; 3] = ["whole", "fork", "copy"];
@@ -251,11 +251,18 @@ fn signal(pid: u32, name: &str) {
 /// Stops it as job control does, and waits for all threads.
 fn stop(pid: u32) {
     signal(pid, "-STOP");
+    await_stop(pid);
+}
+
+/// Waits until job control has all threads of a process stopped. One that a tracer lets go wakes up to stop again.
+fn await_stop(pid: u32) {
     let stopped = |task: &fs::DirEntry| {
         let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
         status.lines().any(|line| line.starts_with("State:\tT"))
     };
+    let start = Instant::now();
     while !fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").all(|task| stopped(&task.expect("a thread"))) {
+        assert!(start.elapsed() < Duration::from_secs(20), "process {pid} does not stop");
         thread::sleep(Duration::from_millis(1));
     }
 }
