@@ -227,6 +227,20 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_instead_only_where_it_can_be_reserved() {
+        let refused = Error::new("no");
+        let instead = |private, space| {
+            let choice = Choice::decide(&subject(private, false), None, None);
+            choice.instead(&subject(private, false), &refused, space)
+        };
+        assert_eq!(instead(4096, Some(4096)), Choice { pause: Pause::Copy, why: "no".into() });
+        assert_eq!(instead(4096, None).pause, Pause::Whole, "of no use");
+        assert_eq!(instead(4096, Some(u64::MAX)).pause, Pause::Whole, "no address space");
+        assert_eq!(instead(1 << 60, Some(4096)).pause, Pause::Whole, "no memory");
+        assert!(window_length(Pause::Whole) <= window_length(Pause::Copy) / 2);
+    }
+
+    #[test]
     fn what_cannot_be_kept_is_refused() {
         let check = |private, pause, max| {
             let choice = Choice { pause, why: String::new() };

@@ -211,8 +211,7 @@ impl Tracee {
         self.threads.retain(|thread| match ptrace::wait(raw(thread.tid), false) {
             Ok(None) => true,
             Ok(Some(Stop::Gone)) | Err(_) => false,
-            // Another one, that was to stop, has got its id.
-            // Its stop is told only once: it is let go here.
+            // Another one, that was to stop, has got its id. Its stop is told only once: it is let go here.
             Ok(Some(stop)) => {
                 let signal = if let Stop::Signal(signal) = stop { signal } else { 0 };
                 let _ = ptrace::detach(raw(thread.tid), signal);
