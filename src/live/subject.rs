@@ -6,6 +6,8 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -22,6 +24,10 @@ const CAP_SYS_PTRACE: u32 = 19;
 
 /// `SECCOMP_MODE_FILTER` and what comes with it.
 const NO_SECCOMP: u64 = 0;
+
+/// How often we look, and how long we wait in between, before a first thread that ended alone is taken to stay that way.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// A process that may be attached to.
 #[derive(Clone, Debug)]
@@ -86,7 +92,7 @@ impl Subject {
     /// It is gone, dead, a thread, a kernel thread, a 32-bit program, traced by another, or not ours to look at.
     pub fn inspect(pid: u32) -> Result<Self> {
         let what = format!("process {pid}");
-        let status = Status::read(pid, None).map_err(|e| gone_or(e, pid))?;
+        let status = settled(pid).map_err(|e| gone_or(e, pid))?;
         if let Some(tgid) = status.number("Tgid").filter(|tgid| *tgid != u64::from(pid)) {
             return Err(Error::new(format!("{what}: expected a process, found a thread of process {tgid}"))
                 .remedy(format!("attach to {tgid}")));
@@ -96,7 +102,7 @@ impl Subject {
         }
         let name = status.text("Name").to_owned();
         match status.state() {
-            'Z' if proc::threads(pid).is_ok_and(|tids| tids.len() > 1) => {
+            'Z' if has_others(pid) => {
                 return Err(Error::new(format!("{what} ({name}): its first thread has ended, others have not"))
                     .remedy("take a core with gcore, or have it crash with kill -ABRT"));
             }
@@ -179,6 +185,24 @@ impl Subject {
         // The first page decides whether it is the file.
         open_mapped(files, auxv, places, |f, page| Reader::new(self.pid).exact(f.range.start.0, page))
     }
+}
+
+/// The state of a process. Another than the first thread that executes a program ends all others first, and then takes the first one's place:
+/// what is seen in between passes.
+fn settled(pid: u32) -> io::Result<Status> {
+    for _ in 1..LOOKS {
+        let status = Status::read(pid, None)?;
+        if status.state() != 'Z' || !has_others(pid) {
+            return Ok(status);
+        }
+        sleep(BETWEEN_LOOKS);
+    }
+    Status::read(pid, None)
+}
+
+/// Whether there are threads besides the first one.
+fn has_others(pid: u32) -> bool {
+    proc::threads(pid).is_ok_and(|tids| tids.len() > 1)
 }
 
 /// Device and inode of the file behind a link in `/proc`.

@@ -4,8 +4,8 @@ use super::process::{Busy, rounds};
 use super::{PAUSES, attach, has_compiler, signal};
 use crate::harness::corefile::Run;
 use crate::harness::program::{Mode, Program};
-use crate::harness::required;
 use crate::harness::toolchain::{Toolchain, newest};
+use crate::harness::{required, tool};
 use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -151,15 +151,8 @@ fn restless(args: &[&str], mode: Mode) -> Option<Run> {
 #[test]
 fn executing_programs_are_read_or_refused() {
     let Some(mut run) = restless(&["execute", "150"], Mode::Default) else { return };
-    let known = [
-        "its program anew",
-        "first thread has ended",
-        "no such process",
-        "cannot open",
-        "ended",
-        "got its id",
-        "is dead",
-    ];
+    let known =
+        ["its program anew", "no such process", "cannot open", "ended while", "ended before", "got its id", "is dead"];
     let pid = run.child.id();
     let start = Instant::now();
     while run.child.try_wait().expect("wait").is_none() {
@@ -170,6 +163,18 @@ fn executing_programs_are_read_or_refused() {
             assert!(begin.elapsed() < Duration::from_secs(60), "{pause}: {}", ran.stderr());
         }
         assert!(start.elapsed() < Duration::from_secs(200), "it stands still");
+    }
+    assert_eq!(run.child.wait().expect("wait").code(), Some(7));
+}
+
+/// Only the first thread has ended, and stays that way: that is no program that is being executed.
+#[test]
+fn a_process_without_its_first_thread_is_refused() {
+    let Some(mut run) = restless(&["headless", "3000"], Mode::Default) else { return };
+    run.line("HEADLESS");
+    for pause in PAUSES {
+        let ran = tool::attach(run.child.id(), &["--pause", pause]);
+        assert!(ran.code() == 1 && ran.stderr().contains("its first thread has ended"), "{pause}: {}", ran.stderr());
     }
     assert_eq!(run.child.wait().expect("wait").code(), Some(7));
 }
