@@ -92,7 +92,7 @@ impl Subject {
     /// It is gone, dead, a thread, a kernel thread, a 32-bit program, traced by another, or not ours to look at.
     pub fn inspect(pid: u32) -> Result<Self> {
         let what = format!("process {pid}");
-        let status = settled(pid).map_err(|e| gone_or(e, pid))?;
+        let (status, alone) = settled(pid).map_err(|e| gone_or(e, pid))?;
         if let Some(tgid) = status.number("Tgid").filter(|tgid| *tgid != u64::from(pid)) {
             return Err(Error::new(format!("{what}: expected a process, found a thread of process {tgid}"))
                 .remedy(format!("attach to {tgid}")));
@@ -102,7 +102,7 @@ impl Subject {
         }
         let name = status.text("Name").to_owned();
         match status.state() {
-            'Z' if has_others(pid) => {
+            'Z' if !alone => {
                 return Err(Error::new(format!("{what} ({name}): its first thread has ended, others have not"))
                     .remedy("take a core with gcore, or have it crash with kill -ABRT"));
             }
@@ -187,22 +187,20 @@ impl Subject {
     }
 }
 
-/// The state of a process. Another than the first thread that executes a program ends all others first, and then takes the first one's place:
-/// what is seen in between passes.
-fn settled(pid: u32) -> io::Result<Status> {
-    for _ in 1..LOOKS {
+/// The state of a process, and whether its first thread is the only one. Another thread that executes a program ends all others first, and then
+/// takes the first one's place: what is seen in between passes.
+fn settled(pid: u32) -> io::Result<(Status, bool)> {
+    let mut looks = 1;
+    loop {
+        // In this order: who is alone does not take another's place afterwards, so if it is dead, it stays dead.
+        let alone = proc::threads(pid).is_ok_and(|tids| tids.len() == 1);
         let status = Status::read(pid, None)?;
-        if status.state() != 'Z' || !has_others(pid) {
-            return Ok(status);
+        if status.state() != 'Z' || alone || looks == LOOKS {
+            return Ok((status, alone));
         }
         sleep(BETWEEN_LOOKS);
+        looks += 1;
     }
-    Status::read(pid, None)
-}
-
-/// Whether there are threads besides the first one.
-fn has_others(pid: u32) -> bool {
-    proc::threads(pid).is_ok_and(|tids| tids.len() > 1)
 }
 
 /// Device and inode of the file behind a link in `/proc`.
