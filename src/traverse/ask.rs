@@ -90,7 +90,8 @@ pub(super) fn resolve<S>((world, depot): (&World<'_>, &Depot), state: &mut Shard
     }
     let mut asks = std::mem::take(&mut claimed.dialog.asks);
     let ranges: Vec<_> = asks.iter().map(|a| AddrRange { start: Addr(a.addr), len: 8 }).collect();
-    let unit = world.image.load(&ranges, scratch);
+    // Of a large object this is one word of many, and of small ones nobody knows whether the rest will be asked for.
+    let unit = world.image.load_once(&ranges, scratch);
     for i in 0..asks.len() {
         if let Some(byte) = unit.get(i).first() {
             prefetch(byte);
