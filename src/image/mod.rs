@@ -157,7 +157,8 @@ pub trait Image: Sync {
     /// Heap bytes are read only through this method; nothing may keep them beyond its unit of work.
     fn load<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s>;
 
-    /// As [`Image::load`], of memory that nobody will ask for again: a live process's is not kept. Ranges in address order are read together.
+    /// As [`Image::load`], of memory around which nobody will ask for more, or too little to pay for keeping it: a live process's is not kept.
+    /// Ranges in address order are read together.
     fn load_once<'s>(&'s self, ranges: &[AddrRange], scratch: &'s mut Scratch) -> UnitBytes<'s> {
         self.load(ranges, scratch)
     }

@@ -62,6 +62,11 @@ impl Window {
         present.then(|| Place::in_base(at, len))
     }
 
+    /// Whether it may take another frame.
+    pub(crate) fn has_room(&self) -> bool {
+        self.budget.load(Ordering::Relaxed) >= FRAME as i64
+    }
+
     fn frames_of(&self, at: u64, len: u64) -> Option<(usize, usize)> {
         let end = at.checked_add(len).filter(|end| *end <= self.map.len() as u64 && len > 0)?;
         Some((at as usize / FRAME, (end as usize).div_ceil(FRAME)))
@@ -117,7 +122,7 @@ impl Window {
     /// Whether the frame, if it is in that state, is now the caller's to fill.
     fn claim(&self, frame: usize, state: u8) -> bool {
         let frame = &self.frames[frame];
-        if frame.load(Ordering::Relaxed) != state || self.budget.load(Ordering::Relaxed) < FRAME as i64 {
+        if frame.load(Ordering::Relaxed) != state || !self.has_room() {
             return false;
         }
         let claimed = frame.compare_exchange(state, FILLING, Ordering::Relaxed, Ordering::Relaxed).is_ok();

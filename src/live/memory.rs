@@ -3,7 +3,7 @@
 //! A call into the kernel costs as much as copying a few kilobytes, so what is asked for in small ranges is copied once, with all that lies
 //! around it, into a [`Window`], and lent out from there like the bytes of a core. It never gets stale: the process does not run. Large
 //! ranges, frames that one unit of work asks for almost whole, and all when the window has taken its part of the machine's memory, are copied
-//! for that unit: [`Image::load`] lays them out in one buffer, which stays in the processor's cache, and joins those that are near.
+//! for that unit: [`Image::load`] lays them out in one buffer, used again by the next unit, and joins those that are near.
 //!
 //! If the process is to go on, what it may write is copied into the window before ([`LiveImage::copy`]), and what is asked for later comes
 //! there too, from where it is then ([`Uncopied`]).
@@ -27,8 +27,8 @@ const LARGE: u64 = 4 * FRAME as u64;
 /// Bytes that are copied into the window by one call, about: enough for many ranges, not so much that it is all of a small process.
 const AT_ONCE: u64 = 1 << 20;
 
-/// Of frames of which this much is asked for at once, in percent, little is left that could be asked for later: reading that again costs less than
-/// memory of ours for all of it (perf/notes/0009).
+/// Of frames of which this much is asked for at once, in percent, little is left that could be asked for later: reading that again costs
+/// less than memory of ours for all of it (perf/notes/0009).
 const ALMOST_ALL: u64 = 75;
 
 /// A hole that is read along: cheaper than another piece, for which the kernel looks its page up again.
@@ -160,12 +160,13 @@ impl LiveImage {
         window.place(at + (range.start.0 - part.range.start.0), range.len)
     }
 
-    /// Copies the first of `ranges` into the window, together with those that follow closely, if that is worth it.
+    /// Copies the first of `ranges`, which is not there yet, into the window, together with those that follow closely, if that is worth it.
     #[cold]
     fn keep(&self, part: &Part, ranges: &[AddrRange]) -> Kept {
         let range = ranges[0];
         let (Some(window), Some(at)) = (&self.window, part.at) else { return Kept::Not };
-        if range.len > LARGE {
+        // Without room, not for each range again a look at all that follow.
+        if range.len > LARGE || !window.has_room() {
             return Kept::Not;
         }
         let frame = FRAME as u64;
@@ -513,12 +514,28 @@ mod tests {
         assert_eq!(found, [true, true, true, false, false, true]);
         assert_eq!(image.read_u64(Addr(base)), Ok(0));
         assert!(image.read_u64(Addr(base + page)).is_err());
-        // Almost all of it at once, and the first ones again.
-        let objects = (0..3 * page / 64).chain(0..3).map(|i| AddrRange { start: Addr(base + i * 64), len: 64 });
-        let objects: Vec<AddrRange> = objects.collect();
-        let unit = image.load(&objects, &mut scratch);
-        for (i, object) in objects.iter().enumerate() {
-            assert_eq!(!unit.get(i).is_empty(), object.start.0 < base + page, "{i}");
+    }
+
+    /// Two pieces, the first one with a hole, and at last a range of each part of it again, as bitmaps come.
+    #[test]
+    fn a_hole_in_what_is_read_for_one_time_costs_only_its_own_ranges() {
+        let frame = FRAME as u64;
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(64 * frame).expect("length");
+        let map = crate::image::FileMap::new(&file, "test").expect("map");
+        let base = map.as_ptr() as u64;
+        let end = 8 * frame;
+        file.set_len(end).expect("length");
+        let all = |from: u64, to: u64| (from * frame / 64..to * frame / 64).map(|i| i * 64);
+        let again = [3 * frame, end + 3 * frame, 5 * frame];
+        let ranges = all(0, 16).chain(all(32, 48)).chain(again).map(|at| AddrRange { start: Addr(base + at), len: 64 });
+        let ranges: Vec<AddrRange> = ranges.collect();
+        let image = image(u64::MAX);
+        let mut scratch = Scratch::default();
+        let unit = image.load(&ranges, &mut scratch);
+        for (i, range) in ranges.iter().enumerate() {
+            assert!(!unit.place(i).is_borrowed(), "{i}");
+            assert_eq!(!unit.get(i).is_empty(), range.start.0 < base + end, "{i}");
         }
     }
 
